@@ -1,0 +1,106 @@
+"""One container, fully resolved: what the engine hands to the shim and the shim to `runtime.init`.
+
+Nothing here refers to a name any more: volumes are directories, layers are directories, limits are numbers.
+It is written to `containers/<id>/runtime.json` (mode 0600), so that the shim can start the container again
+while there is no daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hawse_agent.spec.container import Device, HealthCheck, LogConfig, Resources, RestartPolicy, Ulimit
+from hawse_agent.spec.volume import Propagation
+
+
+@dataclass(frozen=True, kw_only=True)
+class BindMount:
+    """A directory or file of the host. Engine files (resolv.conf, hosts, hostname, configs) are binds too."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    recursive: bool = True
+    propagation: Propagation = "rprivate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TmpfsMount:
+    target: str
+    size: int = 0
+    mode: int = 0o1777
+    options: tuple[str, ...] = ()
+    """Of: noexec nosuid nodev exec suid dev ro rw uid=N gid=N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """What to execute: PID 1 of a container, an exec, a health check."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    """`name|uid[:group|gid]`, resolved in the container's own /etc/passwd and /etc/group."""
+    group_add: tuple[str, ...] = ()
+    tty: bool = False
+    stdin: bool = False
+    """Keep stdin open for attached clients; else it is /dev/null."""
+    capabilities: tuple[str, ...] = ()
+    """Bounding, permitted and effective set, as CAP_* names; already combined from add and drop."""
+    no_new_privileges: bool = False
+    rlimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int = 0
+    console_height: int = 0
+    console_width: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    id: str
+    name: str
+    process: ProcessConfig
+    hostname: str
+    domainname: str = ""
+    layers: tuple[str, ...] = ()
+    """Lower directories, topmost first, absolute."""
+    upper: str = ""
+    work: str = ""
+    read_only: bool = False
+    binds: tuple[BindMount, ...] = ()
+    tmpfs: tuple[TmpfsMount, ...] = ()
+    shm_size: int = 64 * 1024 * 1024
+    devices: tuple[Device, ...] = ()
+    privileged: bool = False
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    seccomp: str = "default"
+    """default | unconfined | JSON text of a profile."""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    init: bool = False
+    cgroup: str = ""
+    """Name of the container's cgroup below the instance's base (its id)."""
+    cgroup_base: str = ""
+    """JSON of `cgroups.Base`: where the instance's containers live in each hierarchy."""
+    resources: Resources = Resources()
+    network: Literal["new", "host", "none"] | str = "new"
+    """new: own namespace, the daemon sets it up before `run`; none: own namespace with lo only;
+    host; or `pid:N`: that process's network namespace (container:ID)."""
+    pid_namespace: str = "new"
+    """new | host | pid:N."""
+    ipc_namespace: str = "new"
+    uts_namespace: str = "new"
+    stop_signal: int = 15
+    stop_timeout: int = 10
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    log: LogConfig = LogConfig()
+    log_path: str = ""
+    """containers/<id>/<id>-json.log; rotated siblings are `.1`, `.2`…"""
+    exit_path: str = ""
+    """containers/<id>/exit.json, written by the shim."""
+    run_dir: str = ""
+    """shims/<id>/: shim.sock, state.json."""
+    auto_remove: bool = False
