@@ -7,7 +7,7 @@
     ├── Conflict                1    409   the name, port or state is taken
     ├── HostRefused             1    500   the kernel or the host's state said no
     │   ├── OutOfSpace          1    507   a disk is full: nothing was lost, free some space and run again
-    │   └── StartFailed         1    500   a container could not start: carries the step and Docker's exit code
+    │   └── StartFailed         1    500   a container could not start: carries step and Docker's exit code
     ├── PlanChanged             1    409   the host has changed since the plan was made
     ├── ProtocolError           1    502   the peer broke the protocol
     ├── Unreachable             4    503   a host is out of reach: carries the stage

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hawse_agent.spec.codec import dumps
 
-Action = Literal["create", "update", "recreate", "remove", "start", "repair", "send", "run"]
+Action = Literal["create", "update", "recreate", "remove", "start", "repair", "send", "pull", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def _convert(kind: Any, data: Any, path: str) -> Any:
         value_kind = typing.get_args(kind)[1]
         return {str(key): _convert(value_kind, item, f"{path}.{key}") for key, item in data.items()}
     if is_dataclass(kind):
-        return _convert_dataclass(typing.cast(type[Any], kind), data, path)
+        return _convert_dataclass(kind, data, path)
     return _convert_scalar(kind, data, path)
 
 
@@ -109,7 +109,7 @@ def _convert_union(choices: tuple[Any, ...], data: Any, path: str) -> Any:
     raise failures[-1]
 
 
-def _convert_dataclass(kind: type[Any], data: Any, path: str) -> Any:
+def _convert_dataclass(kind: Any, data: Any, path: str) -> Any:
     if not isinstance(data, Mapping):
         raise InputError(f"expected a mapping, not {_kind(data)}", where=path)
     hints = _hints(kind)

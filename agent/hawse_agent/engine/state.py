@@ -1,0 +1,298 @@
+"""The agent's memory: one SQLite file, written by the daemon alone.
+
+Only decisions live here (names, addresses, ports, which image). What is true *now* is observed from the
+kernel and the shims' files, so a crash, a reboot and an ordinary start take the same path.
+
+WAL with `synchronous=FULL`: a commit survives a power cut. `locking_mode=EXCLUSIVE`: one writer, and the
+file can still be read with a full disk and no -shm file. A ballast file is released when the disk is
+full, so that removing things can always commit. Rows are JSON documents of `spec.records`; columns exist
+where uniqueness or look-up needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hawse_agent.errors import Conflict, HostRefused, OutOfSpace
+from hawse_agent.paths import Paths
+from hawse_agent.spec import codec
+from hawse_agent.spec.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
+
+SCHEMA_VERSION = 1
+BALLAST_BYTES = 1024 * 1024
+
+_SCHEMA = """
+CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
+CREATE TABLE networks (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL);
+CREATE TABLE endpoints (
+    container TEXT NOT NULL, network TEXT NOT NULL, ipv4 TEXT NOT NULL, record TEXT NOT NULL,
+    PRIMARY KEY (container, network), UNIQUE (network, ipv4)
+);
+CREATE TABLE ports (
+    container TEXT NOT NULL, host_ip TEXT NOT NULL, host_port INTEGER NOT NULL, protocol TEXT NOT NULL,
+    record TEXT NOT NULL, PRIMARY KEY (host_ip, host_port, protocol)
+);
+CREATE INDEX ports_by_container ON ports (container);
+CREATE TABLE images (id TEXT PRIMARY KEY, document TEXT NOT NULL);
+CREATE TABLE tags (reference TEXT PRIMARY KEY, image TEXT NOT NULL);
+CREATE INDEX tags_by_image ON tags (image);
+CREATE TABLE layer_blobs (blob TEXT PRIMARY KEY, diff_id TEXT NOT NULL);
+CREATE TABLE journal (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, time REAL NOT NULL, entry TEXT NOT NULL
+);
+CREATE INDEX journal_by_run ON journal (run);
+"""
+
+JOURNAL_KEEP = 10_000
+
+
+class State:
+    """Thread-safe access to the file; every public method is one transaction.
+
+    Raises OutOfSpace when the disk is full (rolled back, nothing lost), Conflict when a name, address or
+    port is taken, HostRefused when the file cannot be opened or is damaged.
+    """
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._lock = threading.RLock()
+        paths.lib.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._ensure_ballast()
+        try:
+            self._db = sqlite3.connect(paths.state, isolation_level=None, check_same_thread=False, timeout=5)
+            os.chmod(paths.state, 0o600)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._migrate()
+        except sqlite3.DatabaseError as error:
+            raise _translate(error, f"open {paths.state}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # containers
+
+    def add_container(self, record: ContainerRecord) -> None:
+        with self._write(f"container name {record.spec.name}") as db:
+            db.execute(
+                "INSERT INTO containers VALUES (?, ?, ?)", (record.id, record.spec.name, codec.dumps(record))
+            )
+
+    def put_container(self, record: ContainerRecord) -> None:
+        with self._write(f"container name {record.spec.name}") as db:
+            db.execute(
+                "UPDATE containers SET name = ?, record = ? WHERE id = ?",
+                (record.spec.name, codec.dumps(record), record.id),
+            )
+
+    def delete_container(self, container_id: str) -> None:
+        with self._write("container", releasing=True) as db:
+            db.execute("DELETE FROM endpoints WHERE container = ?", (container_id,))
+            db.execute("DELETE FROM ports WHERE container = ?", (container_id,))
+            db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+
+    def containers(self) -> list[ContainerRecord]:
+        return [codec.loads(ContainerRecord, row[0]) for row in self._read("SELECT record FROM containers")]
+
+    # networks
+
+    def add_network(self, record: NetworkRecord) -> None:
+        with self._write(f"network with name {record.name}") as db:
+            db.execute("INSERT INTO networks VALUES (?, ?, ?)", (record.id, record.name, codec.dumps(record)))
+
+    def delete_network(self, network_id: str) -> None:
+        with self._write("network", releasing=True) as db:
+            db.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+
+    def networks(self) -> list[NetworkRecord]:
+        return [codec.loads(NetworkRecord, row[0]) for row in self._read("SELECT record FROM networks")]
+
+    # endpoints and ports: leases of a started container
+
+    def add_lease(self, endpoints: list[EndpointRecord], ports: list[PortRecord]) -> None:
+        """Keep a container's addresses and ports, all or none."""
+        with self._write("address or port") as db:
+            for e in endpoints:
+                db.execute(
+                    "INSERT INTO endpoints VALUES (?, ?, ?, ?)",
+                    (e.container, e.network, e.ipv4, codec.dumps(e)),
+                )
+            for p in ports:
+                db.execute(
+                    "INSERT INTO ports VALUES (?, ?, ?, ?, ?)",
+                    (p.container, p.host_ip, p.host_port, p.protocol, codec.dumps(p)),
+                )
+
+    def delete_lease(self, container_id: str) -> None:
+        with self._write("lease", releasing=True) as db:
+            db.execute("DELETE FROM endpoints WHERE container = ?", (container_id,))
+            db.execute("DELETE FROM ports WHERE container = ?", (container_id,))
+
+    def delete_endpoint(self, container_id: str, network_id: str) -> None:
+        with self._write("endpoint", releasing=True) as db:
+            db.execute(
+                "DELETE FROM endpoints WHERE container = ? AND network = ?", (container_id, network_id)
+            )
+
+    def endpoints(self, container_id: str | None = None) -> list[EndpointRecord]:
+        rows = self._select("SELECT record FROM endpoints", container_id, " ORDER BY rowid")
+        return [codec.loads(EndpointRecord, row[0]) for row in rows]
+
+    def ports(self, container_id: str | None = None) -> list[PortRecord]:
+        rows = self._select("SELECT record FROM ports", container_id, " ORDER BY host_port")
+        return [codec.loads(PortRecord, row[0]) for row in rows]
+
+    # images (the table that images.store works on)
+
+    def put_image(self, image_id: str, document: str) -> None:
+        with self._write("image") as db:
+            db.execute("INSERT OR REPLACE INTO images VALUES (?, ?)", (image_id, document))
+
+    def get_image(self, image_id: str) -> str | None:
+        rows = self._read("SELECT document FROM images WHERE id = ?", (image_id,))
+        return str(rows[0][0]) if rows else None
+
+    def list_images(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in self._read("SELECT id, document FROM images")]
+
+    def delete_image(self, image_id: str) -> None:
+        with self._write("image", releasing=True) as db:
+            db.execute("DELETE FROM tags WHERE image = ?", (image_id,))
+            db.execute("DELETE FROM images WHERE id = ?", (image_id,))
+
+    def put_tag(self, reference: str, image_id: str) -> None:
+        with self._write("tag") as db:
+            db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (reference, image_id))
+
+    def get_tag(self, reference: str) -> str | None:
+        rows = self._read("SELECT image FROM tags WHERE reference = ?", (reference,))
+        return str(rows[0][0]) if rows else None
+
+    def delete_tag(self, reference: str) -> None:
+        with self._write("tag", releasing=True) as db:
+            db.execute("DELETE FROM tags WHERE reference = ?", (reference,))
+
+    def list_tags(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in self._read("SELECT reference, image FROM tags")]
+
+    def put_layer_blob(self, blob: str, diff_id: str) -> None:
+        with self._write("layer") as db:
+            db.execute("INSERT OR REPLACE INTO layer_blobs VALUES (?, ?)", (blob, diff_id))
+
+    def list_layer_blobs(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in self._read("SELECT blob, diff_id FROM layer_blobs")]
+
+    def delete_layer_blobs(self, diff_id: str) -> None:
+        with self._write("layer", releasing=True) as db:
+            db.execute("DELETE FROM layer_blobs WHERE diff_id = ?", (diff_id,))
+
+    # journal
+
+    def add_journal(self, run: str, time: float, entry: dict[str, Any]) -> None:
+        with self._write("journal") as db:
+            cursor = db.execute(
+                "INSERT INTO journal (run, time, entry) VALUES (?, ?, ?)", (run, time, json.dumps(entry))
+            )
+            db.execute("DELETE FROM journal WHERE sequence <= ?", ((cursor.lastrowid or 0) - JOURNAL_KEEP,))
+
+    def journal(self, run: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
+        """Oldest first: `{"sequence", "run", "time", …entry}`."""
+        where, args = (" WHERE run = ?", (run,)) if run else ("", ())
+        rows = self._read(
+            f"SELECT sequence, run, time, entry FROM journal{where} ORDER BY sequence DESC LIMIT ?",
+            (*args, limit),
+        )
+        return [
+            {"sequence": row[0], "run": row[1], "time": row[2], **json.loads(row[3])}
+            for row in reversed(rows)
+        ]
+
+    # internals
+
+    def _select(self, query: str, container_id: str | None, order: str) -> list[Any]:
+        if container_id is None:
+            return self._read(query + order)
+        return self._read(f"{query} WHERE container = ?{order}", (container_id,))
+
+    def _read(self, query: str, args: tuple[Any, ...] = ()) -> list[Any]:
+        with self._lock:
+            try:
+                return self._db.execute(query, args).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _translate(error, f"read {self._paths.state}") from error
+
+    @contextmanager
+    def _write(self, what: str, *, releasing: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if releasing:
+                self._release_ballast_when_full()
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.IntegrityError as error:
+                raise Conflict(f"{what} is already in use") from error
+            except sqlite3.DatabaseError as error:
+                raise _translate(error, f"write {self._paths.state}") from error
+            if releasing:
+                self._ensure_ballast()
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise HostRefused(
+                f"{self._paths.state} was written by a newer agent (schema {version}, not {SCHEMA_VERSION})",
+                hint="upgrade the agent on this host",
+            )
+        if version < SCHEMA_VERSION:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def _release_ballast_when_full(self) -> None:
+        stat = os.statvfs(self._paths.lib)
+        if stat.f_bavail * stat.f_frsize < BALLAST_BYTES // 2:
+            self._paths.ballast.unlink(missing_ok=True)
+
+    def _ensure_ballast(self) -> None:
+        """Reserve the ballast where there is room for it; on a full disk there is none to reserve."""
+        try:
+            if self._paths.ballast.stat().st_size >= BALLAST_BYTES:
+                return
+        except FileNotFoundError:
+            pass
+        stat = os.statvfs(self._paths.lib)
+        if stat.f_bavail * stat.f_frsize < 8 * BALLAST_BYTES:
+            return
+        fd = os.open(self._paths.ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, BALLAST_BYTES)
+        finally:
+            os.close(fd)
+
+
+def _translate(error: sqlite3.DatabaseError, doing: str) -> HostRefused:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return OutOfSpace(
+            f"{doing}: the disk is full", hint="remove containers, images or volumes, then run again"
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return HostRefused(
+            f"{doing}: the file is damaged ({error})",
+            hint="nothing was changed; restore the file, or move it away to start afresh",
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return HostRefused(f"{doing}: another process holds it", hint="is a second daemon on this root?")
+    return HostRefused(f"{doing}: {error}")
