@@ -86,8 +86,8 @@ class State:
                 "INSERT INTO containers VALUES (?, ?, ?)", (record.id, record.spec.name, codec.dumps(record))
             )
 
-    def put_container(self, record: ContainerRecord) -> None:
-        with self._write(f"container name {record.spec.name}") as db:
+    def put_container(self, record: ContainerRecord, *, releasing: bool = False) -> None:
+        with self._write(f"container name {record.spec.name}", releasing=releasing) as db:
             db.execute(
                 "UPDATE containers SET name = ?, record = ? WHERE id = ?",
                 (record.spec.name, codec.dumps(record), record.id),

@@ -1,0 +1,739 @@
+"""The life of containers: create, start, stop, remove, and what happens when one ends by itself.
+
+Each container has a lock of its own; nothing here waits for another container. What must survive the
+daemon (restart policy, stop grace, health, log) is the shim's; this module writes down decisions, starts
+shims and keeps the snapshot that readers see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hawse_agent.cgroups import Base, Cgroup, Stats, Tree
+from hawse_agent.engine import names, resolve
+from hawse_agent.engine.events import EventBus
+from hawse_agent.engine.images import Images
+from hawse_agent.engine.live import Live, Waiter
+from hawse_agent.engine.networks import Lease, Networks
+from hawse_agent.engine.state import State
+from hawse_agent.engine.views import ContainerState, ContainerView
+from hawse_agent.engine.volumes import Volumes
+from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, StartFailed
+from hawse_agent.images.store import Image
+from hawse_agent.paths import Paths
+from hawse_agent.spec import codec
+from hawse_agent.spec.container import ContainerSpec, Resources, RestartPolicy
+from hawse_agent.spec.records import ContainerRecord
+from hawse_agent.spec.runtime import RuntimeConfig
+from hawse_agent.supervise import client as shim_client
+from hawse_agent.supervise import logs as shim_logs
+from hawse_agent.supervise.zygote import Zygote
+
+START_TIMEOUT = 60.0
+"""Seconds from the request to a running PID 1, after which the start is given up."""
+
+_STOPPED = ("created", "exited", "dead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingAttach:
+    """A client that attached before the start (`docker run` does): handed to the shim before PID 1 runs."""
+
+    client: socket.socket
+    options: shim_client.AttachOptions
+    head: bytes
+
+
+class Containers:
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        state: State,
+        zygote: Zygote,
+        cgroup_base: Base,
+        cgroups: Tree,
+        images: Images,
+        networks: Networks,
+        volumes: Volumes,
+        events: EventBus,
+        watcher: shim_client.Watcher,
+    ) -> None:
+        self._paths = paths
+        self._state = state
+        self._zygote = zygote
+        self._cgroup_base = codec.dumps(cgroup_base)
+        self._cgroups = cgroups
+        self._images = images
+        self._networks = networks
+        self._volumes = volumes
+        self._events = events
+        self._watcher = watcher
+        self._guard = threading.Lock()
+        self._records: dict[str, ContainerRecord] = {}
+        self._live: dict[str, Live] = {}
+        self._pending: dict[str, list[PendingAttach]] = {}
+        self._hard_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+    # looking
+
+    def list(self) -> list[ContainerView]:
+        """All containers, newest first."""
+        with self._guard:
+            records = list(self._records.values())
+        records.sort(key=lambda record: record.created, reverse=True)
+        endpoints: dict[str, list[Any]] = {}
+        ports: dict[str, list[Any]] = {}
+        for endpoint in self._state.endpoints():
+            endpoints.setdefault(endpoint.container, []).append(endpoint)
+        for port in self._state.ports():
+            ports.setdefault(port.container, []).append(port)
+        return [
+            ContainerView(
+                record=record,
+                state=self._live[record.id].state,
+                endpoints=tuple(endpoints.get(record.id, ())),
+                ports=tuple(ports.get(record.id, ())),
+            )
+            for record in records
+            if record.id in self._live
+        ]
+
+    def get(self, reference: str) -> ContainerView:
+        record = self.record(reference)
+        return ContainerView(
+            record=record,
+            state=self._live[record.id].state,
+            endpoints=tuple(self._state.endpoints(record.id)),
+            ports=tuple(self._state.ports(record.id)),
+        )
+
+    def record(self, reference: str) -> ContainerRecord:
+        with self._guard:
+            return names.find(self._records.values(), reference)
+
+    def cgroup(self, container_id: str) -> Cgroup:
+        return self._cgroups.open(container_id)
+
+    def limits(self, container_id: str) -> Resources | None:
+        """What the cgroup's files say now; None when the container has none."""
+        try:
+            return self._cgroups.open(container_id).limits()
+        except (NotFound, FileNotFoundError):
+            return None
+
+    def stats(self, reference: str) -> Stats:
+        return self._cgroups.open(self.record(reference).id).stats()
+
+    def pids(self, reference: str) -> list[int]:
+        view = self.get(reference)
+        if not view.state.running:
+            raise Conflict(f"Container {view.id} is not running")
+        return self._cgroups.open(view.id).pids()
+
+    def logs(
+        self,
+        reference: str,
+        *,
+        follow: bool,
+        since: float | None,
+        until: float | None,
+        tail: int | None,
+        stdout: bool,
+        stderr: bool,
+        stop: Callable[[], bool],
+    ) -> Iterator[shim_logs.LogRecord]:
+        record = self.record(reference)
+        live = self._live[record.id]
+        return shim_logs.read(
+            self._paths.container(record.id) / f"{record.id}-json.log",
+            follow=follow,
+            since=since,
+            until=until,
+            tail=tail,
+            stdout=stdout,
+            stderr=stderr,
+            stop=lambda: stop() or live.state.status in _STOPPED,
+        )
+
+    def waiter(
+        self, reference: str, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
+    ) -> Waiter:
+        live = self._live[self.record(reference).id]
+        if condition == "next-exit":
+            return live.next_exit()
+        return live.removal() if condition == "removed" else live.not_running()
+
+    def wait_healthy(self, reference: str, timeout: float) -> ContainerState:
+        """Until healthy (or running, without a health check), unhealthy, or ended."""
+        live = self._live[self.record(reference).id]
+
+        def settled(state: ContainerState) -> bool:
+            if state.status != "running":
+                return state.status in _STOPPED
+            return state.health is None or state.health.status != "starting"
+
+        live.wait(settled, timeout)
+        return live.state
+
+    def wait_completed(self, reference: str, timeout: float) -> ContainerState:
+        live = self._live[self.record(reference).id]
+        live.wait(lambda state: state.status in _STOPPED, timeout)
+        return live.state
+
+    # making and removing
+
+    def create(self, spec: ContainerSpec) -> ContainerView:
+        """Raises NotFound for the image, network or bind source, Conflict for the name."""
+        image = self._images.get(spec.image)
+        with self._guard:
+            taken = {record.spec.name for record in self._records.values()}
+        spec = replace(spec, name=names.check_name(spec.name) if spec.name else names.random_name(taken))
+        self._check_name_free(spec.name)
+        resolve.command_line(spec, image)
+        resolve.signal_number(spec.stop_signal)
+        self._networks.check(spec)
+        container_id = names.new_id()
+        directory = self._paths.container(container_id)
+        mounted, anonymous = self._volumes.for_container(spec, image, self._volumes_of)
+        record = ContainerRecord(
+            id=container_id,
+            spec=spec,
+            image_id=image.id,
+            created=time.time(),
+            volumes=mounted,
+            anonymous=anonymous,
+        )
+        try:
+            self._make_directory(record, directory)
+            self._volumes.populate(record, self._images.layer_dirs(image))
+            self._state.add_container(record)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            self._volumes.discard(anonymous)
+            raise
+        with self._guard:
+            self._records[container_id] = record
+            self._live[container_id] = Live(ContainerState())
+        self._publish("create", record)
+        return ContainerView(record=record, state=ContainerState())
+
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        record = self.record(reference)
+        live = self._live[record.id]
+        if live.state.running and not force:
+            raise Conflict(
+                f"cannot remove container {record.spec.name!r}: container is {live.state.status}: "
+                "stop the container before removing or force remove"
+            )
+        with live.lock:
+            if live.state.running:
+                self._stop(record, live, signal=9, timeout=0)
+            self._remove(record, live, volumes=volumes)
+
+    def rename(self, reference: str, new_name: str) -> None:
+        record = self.record(reference)
+        new_name = names.check_name(new_name)
+        with self._live[record.id].lock:
+            if new_name == record.spec.name:
+                raise Conflict("Renaming a container with the same name as its current name")
+            self._check_name_free(new_name)
+            self._save(replace(record, spec=replace(record.spec, name=new_name)))
+        self._networks.renamed(record.id, record.spec.name, new_name)
+        self._publish("rename", self._records[record.id], oldName=f"/{record.spec.name}")
+
+    # starting and stopping
+
+    def start(self, reference: str) -> bool:
+        """False when it runs already (Docker's 304). Raises StartFailed with the step that failed."""
+        record = self.record(reference)
+        live = self._live[record.id]
+        with live.lock:
+            if live.state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if live.state.running:
+                return False
+            self._start(record, live)
+        return True
+
+    def stop(self, reference: str, *, signal: str = "", timeout: float | None = None) -> bool:
+        """False when it does not run (Docker's 304)."""
+        record = self.record(reference)
+        live = self._live[record.id]
+        with live.lock:
+            if not live.state.running:
+                return False
+            number = resolve.signal_number(signal) if signal else self._stop_signal(record)
+            grace = timeout if timeout is not None else self._grace(record)
+            self._stop(record, live, signal=number, timeout=grace)
+        return True
+
+    def restart(self, reference: str, *, signal: str = "", timeout: float | None = None) -> None:
+        record = self.record(reference)
+        with self._live[record.id].lock:
+            self.stop(record.id, signal=signal, timeout=timeout)
+            self.start(record.id)
+        self._publish("restart", record)
+
+    def kill(self, reference: str, signal: str = "KILL") -> None:
+        record = self.record(reference)
+        live = self._live[record.id]
+        if live.state.status not in ("running", "paused"):
+            raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
+        number = resolve.signal_number(signal)
+        self._shim(record.id).signal(number)
+        self._publish("kill", record, signal=str(number))
+
+    def pause(self, reference: str) -> None:
+        record = self.record(reference)
+        live = self._live[record.id]
+        with live.lock:
+            if live.state.status == "paused":
+                raise Conflict(f"Container {record.id} is already paused")
+            if live.state.status != "running":
+                raise Conflict(f"Container {record.id} is not running")
+            self._shim(record.id).pause()
+            live.change(status="paused")
+        self._publish("pause", record)
+
+    def unpause(self, reference: str) -> None:
+        record = self.record(reference)
+        live = self._live[record.id]
+        with live.lock:
+            if live.state.status != "paused":
+                raise Conflict(f"Container {record.id} is not paused")
+            self._shim(record.id).unpause()
+            live.change(status="running")
+        self._publish("unpause", record)
+
+    def update(
+        self, reference: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
+    ) -> None:
+        """Change limits and restart policy of a container, running or not."""
+        record = self.record(reference)
+        live = self._live[record.id]
+        with live.lock:
+            spec = replace(
+                record.spec,
+                resources=record.spec.resources if resources is None else resources,
+                restart=record.spec.restart if restart is None else restart,
+            )
+            if live.state.running:
+                self._shim(record.id).update(
+                    resources=None if resources is None else resolve.with_swap(resources), restart=restart
+                )
+            self._save(replace(record, spec=spec))
+        self._publish("update", record)
+
+    def reapply_limits(self, reference: str) -> None:
+        """Write the spec's limits into the cgroup again."""
+        record = self.record(reference)
+        self._shim(record.id).update(resources=resolve.with_swap(record.spec.resources), restart=None)
+
+    # streams
+
+    def attach(
+        self, reference: str, client: socket.socket, options: shim_client.AttachOptions, head: bytes = b""
+    ) -> None:
+        """Hand the client's socket over to the shim; before the start it is kept until then."""
+        record = self.record(reference)
+        live = self._live[record.id]
+        with self._guard:
+            if live.state.status in _STOPPED:
+                kept = PendingAttach(client=client.dup(), options=options, head=head)
+                self._pending.setdefault(record.id, []).append(kept)
+                return
+        self._shim(record.id).attach(client, options, head)
+        self._publish("attach", record)
+
+    def resize(self, reference: str, height: int, width: int) -> None:
+        self._shim(self.record(reference).id).resize(height, width)
+
+    def shim(self, container_id: str) -> shim_client.ShimClient:
+        """For executions; raises Conflict when the container does not run."""
+        state = self._live[container_id].state
+        if state.status == "paused":
+            raise Conflict(f"Container {container_id} is paused, unpause the container before exec")
+        if state.status != "running":
+            raise Conflict(f"container {container_id} is not running")
+        return self._shim(container_id)
+
+    # coming back after a crash, an upgrade or a reboot
+
+    def recover(self) -> list[str]:
+        """Take up every container that the records name; returns ids that must be started again.
+
+        The same path after a crash, an upgrade and a reboot: a shim that answers is watched again, a
+        container whose shim is gone has ended and is treated by its restart policy.
+        """
+        restart = []
+        for record in self._state.containers():
+            live = Live(self._ended_state(record))
+            with self._guard:
+                self._records[record.id] = record
+                self._live[record.id] = live
+            watch = self._reach(record, live)
+            if watch is not None:
+                self._watcher.add(record.id, watch, self._on_event)
+                continue
+            with live.lock:
+                self._forget_run(record)
+                if record.removing or (record.spec.auto_remove and record.desired == "running"):
+                    self._remove(record, live, volumes=True)
+                elif self._restarts_after_loss(record, live.state):
+                    restart.append(record.id)
+        return restart
+
+    def _reach(self, record: ContainerRecord, live: Live) -> socket.socket | None:
+        socket_path = self._paths.shim(record.id) / "shim.sock"
+        if not socket_path.exists():
+            return None
+        try:
+            raw, watch = shim_client.ShimClient(socket_path).watch()
+        except (ConnectionError, FileNotFoundError):
+            return None
+        live.apply_shim(raw)
+        return watch
+
+    def _ended_state(self, record: ContainerRecord) -> ContainerState:
+        """What is left of a run: exit.json, or nothing when it never ran."""
+        path = self._paths.container(record.id) / "exit.json"
+        try:
+            return shim_client.read_exit(path)
+        except FileNotFoundError:
+            if record.desired == "running":  # it ran, and neither shim nor exit.json says how it ended
+                return ContainerState(
+                    status="exited", exit_code=137, error="ended with its supervisor or with the host"
+                )
+            return ContainerState()
+
+    def _restarts_after_loss(self, record: ContainerRecord, state: ContainerState) -> bool:
+        mode = record.spec.restart.mode
+        if mode == "always":
+            return state.status != "created"
+        if record.desired != "running":
+            return False
+        if mode == "on-failure":
+            return state.exit_code != 0 and state.status == "exited"
+        return mode == "unless-stopped"
+
+    # internals
+
+    def _start(self, record: ContainerRecord, live: Live) -> None:
+        if record.removing:
+            raise Conflict(f"container {record.id} is marked for removal and cannot be started")
+        image = self._images.get(record.image_id)
+        self._volumes.check_sources(record)
+        lease = self._networks.lease(record)
+        pending = self._take_pending(record.id)
+        try:
+            config = self._prepare(record, image, lease)
+            path = self._paths.container(record.id) / "runtime.json"
+            _write_private(path, codec.dumps(config).encode())
+            (self._paths.container(record.id) / "exit.json").unlink(missing_ok=True)
+            started = shim_client.start(
+                self._zygote,
+                path,
+                configure_network=lambda netns, pid: self._networks.configure(record, lease, netns, pid),
+                before_run=lambda shim: self._hand_over(shim, pending),
+                timeout=START_TIMEOUT,
+            )
+        except BaseException as error:
+            self._networks.release(record.id)
+            self._forget_run(record)
+            _close_all(pending)
+            if isinstance(error, HawseError):
+                code = error.container_exit if isinstance(error, StartFailed) else 128
+                live.exited(status=_status_after_failure(live.state), exit_code=code, error=error.message)
+            raise
+        self._save(replace(self._records[record.id], desired="running"))
+        health = "starting" if config.health is not None else None
+        live.set(
+            shim_client.running_state(started, health=health, restart_count=0),
+        )
+        self._watcher.add(record.id, started.watch, self._on_event)
+        self._networks.publish(record.id)
+        self._publish("start", record)
+
+    def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
+        directory = self._paths.container(record.id)
+        namespaces = self._namespaces(record.spec)
+        layers = self._images.layer_dirs(image)
+        config = resolve.runtime_config(
+            record,
+            image,
+            resolve.Surroundings(
+                paths=self._paths,
+                layers=layers,
+                volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
+                namespaces=namespaces,
+                cgroup_base=self._cgroup_base,
+                hard_nofile=self._hard_nofile,
+            ),
+        )
+        etc = directory / "etc"
+        etc.mkdir(mode=0o755, exist_ok=True)
+        spec = record.spec
+        host_network = namespaces.network == "host"
+        host_hosts = Path("/etc/hosts").read_text() if host_network else None
+        host_resolv = _read_or_empty(Path("/etc/resolv.conf"))
+        shared = self._shared_etc(spec)
+        if shared is not None:
+            for name in ("hostname", "hosts", "resolv.conf"):
+                shutil.copyfile(shared / name, etc / name)
+            return config
+        (etc / "hostname").write_text(config.hostname + "\n")
+        (etc / "hosts").write_text(
+            resolve.hosts_file(spec, config.hostname, lease.endpoints, lease.gateway, host_hosts)
+        )
+        (etc / "resolv.conf").write_text(
+            resolve.resolv_conf(spec, host_resolv, embedded=lease.embedded_dns, host_network=host_network)
+        )
+        return config
+
+    def _shared_etc(self, spec: ContainerSpec) -> Path | None:
+        kind, _, other = spec.network_mode.partition(":")
+        return self._paths.container(self.record(other).id) / "etc" if kind == "container" else None
+
+    def _namespaces(self, spec: ContainerSpec) -> resolve.Namespaces:
+        return resolve.Namespaces(
+            network=self._network_namespace(spec),
+            pid=self._namespace(spec.pid_mode),
+            ipc=self._namespace(spec.ipc_mode),
+            uts=self._namespace(spec.uts_mode),
+        )
+
+    def _network_namespace(self, spec: ContainerSpec) -> str:
+        mode = spec.network_mode
+        if mode in ("host", "none"):
+            return mode
+        if mode.startswith("container:"):
+            return self._namespace(mode)
+        return "new"
+
+    def _namespace(self, mode: str) -> str:
+        if mode in ("", "private", "shareable", "none"):
+            return "new"
+        if mode == "host":
+            return "host"
+        kind, _, other = mode.partition(":")
+        if kind != "container":
+            raise InputError(f"invalid namespace mode: {mode}")
+        view = self.get(other)
+        if view.state.status != "running":
+            raise Conflict(f"cannot join namespace of a non running container: container {view.name}")
+        return f"pid:{view.state.pid}"
+
+    def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
+        directory.mkdir(mode=0o711, parents=True)
+        (directory / "upper").mkdir(mode=0o755)
+        (directory / "work").mkdir(mode=0o700)
+        if record.spec.files:
+            (directory / "files").mkdir(mode=0o700)
+        for index, file in enumerate(record.spec.files):
+            path = resolve.file_source(directory, index)
+            _write_private(path, resolve.file_bytes(file.content))
+            os.chown(path, file.uid, file.gid)
+            path.chmod(file.mode)
+
+    def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
+        self._save(replace(self._records[record.id], desired="stopped"))
+        try:
+            self._shim(record.id).stop(signal=signal, timeout=timeout)
+        except (ConnectionError, FileNotFoundError):
+            pass  # it ended on its own in the meantime; the watcher reports how
+        live.wait(lambda state: state.status in _STOPPED, timeout + 30)
+        if live.state.running:
+            raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
+        self._publish("stop", record)
+
+    def _remove(self, record: ContainerRecord, live: Live, *, volumes: bool) -> None:
+        if not record.removing:
+            record = replace(self._records[record.id], removing=True)
+            with contextlib.suppress(NotFound):
+                self._save(record, releasing=True)
+        _close_all(self._take_pending(record.id))
+        self._networks.release(record.id)
+        self._forget_run(record)
+        directory = self._paths.container(record.id)
+        _remove_tree(directory)
+        self._state.delete_container(record.id)
+        with self._guard:
+            self._records.pop(record.id, None)
+            self._live.pop(record.id, None)
+        live.removed()
+        if volumes:
+            self._volumes.discard(record.anonymous)
+        self._publish("destroy", record)
+
+    def _on_event(self, container_id: str, event: dict[str, Any] | None) -> None:
+        """Called by the watcher's thread; None is the end of the stream without `gone`: the shim died."""
+        with self._guard:
+            record, live = self._records.get(container_id), self._live.get(container_id)
+        if record is None or live is None:
+            return
+        if event is None:
+            self._lost(record, live)
+            return
+        kind = event["event"]
+        if kind == "exited":
+            self._exited(record, live, event)
+        elif kind == "restarted":
+            live.change(
+                status="running",
+                pid=event["pid"],
+                started_at=event["started_at"],
+                restart_count=event.get("restart_count", live.state.restart_count + 1),
+                oom_killed=False,
+            )
+            self._publish("start", record)
+        elif kind == "health":
+            live.apply_shim(event["state"])
+            self._publish(f"health_status: {event['status']}", record)
+        elif kind == "oom":
+            self._publish("oom", record)
+        elif kind in ("paused", "unpaused"):
+            live.change(status="paused" if kind == "paused" else "running")
+        elif kind == "exec_exited":
+            self._publish("exec_die", record, execID=event["exec"], exitCode=str(event["exit_code"]))
+        elif kind == "gone":
+            self._gone(record, live)
+
+    def _exited(self, record: ContainerRecord, live: Live, event: dict[str, Any]) -> None:
+        status = "restarting" if event.get("restarting") else "exited"
+        self._publish("die", record, exitCode=str(event["exit_code"]))
+        live.exited(
+            status=live.state.status if status == "exited" else status,
+            exit_code=event["exit_code"],
+            oom_killed=event.get("oom", False),
+            finished_at=event["finished_at"],
+            pid=0,
+        )
+
+    def _gone(self, record: ContainerRecord, live: Live) -> None:
+        """The shim has cleaned up and left: addresses and ports are free again."""
+        self._networks.release(record.id)
+        live.set(replace(self._ended_state(record), restart_count=live.state.restart_count))
+        if record.spec.auto_remove:
+            threading.Thread(target=self._auto_remove, args=(record, live), daemon=True).start()
+
+    def _auto_remove(self, record: ContainerRecord, live: Live) -> None:
+        with live.lock:
+            if record.id in self._records:
+                self._remove(record, live, volumes=True)
+
+    def _lost(self, record: ContainerRecord, live: Live) -> None:
+        """The shim was killed and took its container along (PDEATHSIG); the policy decides what follows."""
+        self._networks.release(record.id)
+        live.exited(
+            status="exited",
+            exit_code=137,
+            finished_at=time.time(),
+            pid=0,
+            error="the container's supervisor was killed",
+        )
+        self._publish("die", record, exitCode="137")
+
+        def follow_up() -> None:
+            with live.lock:
+                self._forget_run(record)
+                if self._restarts_after_loss(record, live.state):
+                    with contextlib.suppress(HawseError):  # kept in the state, shown by inspect
+                        self._start(record, live)
+                elif record.spec.auto_remove:
+                    self._remove(record, live, volumes=True)
+
+        threading.Thread(target=follow_up, daemon=True).start()
+
+    def _forget_run(self, record: ContainerRecord) -> None:
+        """Remove what a dead shim left: its cgroup (with whatever is still in it) and its run directory."""
+        with contextlib.suppress(NotFound, FileNotFoundError):
+            cgroup = self._cgroups.open(record.id)
+            cgroup.kill()
+            cgroup.remove()
+        shutil.rmtree(self._paths.shim(record.id), ignore_errors=True)
+
+    def _hand_over(self, shim: shim_client.ShimClient, pending: list[PendingAttach]) -> None:
+        for attach in pending:
+            shim.attach(attach.client, attach.options, attach.head)
+        _close_all(pending)
+
+    def _take_pending(self, container_id: str) -> list[PendingAttach]:
+        with self._guard:
+            return self._pending.pop(container_id, [])
+
+    def _shim(self, container_id: str) -> shim_client.ShimClient:
+        return shim_client.ShimClient(self._paths.shim(container_id) / "shim.sock")
+
+    def _stop_signal(self, record: ContainerRecord) -> int:
+        image = self._images.get(record.image_id)
+        return resolve.signal_number(record.spec.stop_signal or image.config.stop_signal)
+
+    def _grace(self, record: ContainerRecord) -> float:
+        timeout = record.spec.stop_timeout
+        return float(resolve.DEFAULT_STOP_TIMEOUT if timeout is None else timeout)
+
+    def _check_name_free(self, name: str) -> None:
+        with self._guard:
+            for record in self._records.values():
+                if record.spec.name == name:
+                    raise Conflict(
+                        f'Conflict. The container name "/{name}" is already in use by container "{record.id}". '
+                        "You have to remove (or rename) that container to be able to reuse that name."
+                    )
+
+    def _volumes_of(self, reference: str) -> ContainerRecord:
+        return self.record(reference)
+
+    def _save(self, record: ContainerRecord, *, releasing: bool = False) -> None:
+        self._state.put_container(record, releasing=releasing)
+        with self._guard:
+            self._records[record.id] = record
+
+    def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
+        self._events.publish(
+            "container",
+            action,
+            record.id,
+            {**record.spec.labels, "image": record.spec.image, "name": record.spec.name, **attributes},
+        )
+
+
+def _status_after_failure(state: ContainerState) -> Literal["created", "exited"]:
+    return "exited" if state.status == "exited" else "created"
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Root alone may read it: configs may hold secrets."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
+def _read_or_empty(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _close_all(pending: list[PendingAttach]) -> None:
+    for attach in pending:
+        attach.client.close()
+    pending.clear()
+
+
+def _remove_tree(directory: Path) -> None:
+    """Also when it is half gone already; any other failure is raised, so that nothing stays unnoticed."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)

@@ -1,0 +1,328 @@
+"""From a container's spec and its image to the resolved `RuntimeConfig`, and the files bound over /etc. Pure.
+
+Defaults follow Docker's: entrypoint and command combine as there, PATH, HOSTNAME and TERM are set when the
+image does not, a network of one's own gets 127.0.0.11 as its resolver and the default bridge does not.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hawse_agent.errors import InputError
+from hawse_agent.images.store import Image
+from hawse_agent.paths import Paths
+from hawse_agent.runtime.defaults import (
+    DEFAULT_PATH,
+    MASKED_PATHS,
+    READONLY_PATHS,
+    combine_capabilities,
+)
+from hawse_agent.spec.container import ContainerSpec, HealthCheck, Resources, Ulimit
+from hawse_agent.spec.records import ContainerRecord, EndpointRecord
+from hawse_agent.spec.runtime import BindMount, ProcessConfig, RuntimeConfig, TmpfsMount
+
+DNS_ADDRESS = "127.0.0.11"
+FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
+DEFAULT_NOFILE = 524288
+DEFAULT_STOP_TIMEOUT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Namespaces:
+    """What a container shares with others, resolved to `new`, `host` or `pid:N`."""
+
+    network: str
+    pid: str = "new"
+    ipc: str = "new"
+    uts: str = "new"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the engine knows and the config needs beside spec and image."""
+
+    paths: Paths
+    layers: tuple[Path, ...]
+    volume_dirs: Mapping[str, Path]
+    """Volume name → data directory."""
+    namespaces: Namespaces
+    cgroup_base: str
+    hard_nofile: int
+
+
+def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
+    """Entrypoint and command as Docker combines them: a new entrypoint drops the image's command."""
+    entrypoint = spec.entrypoint if spec.entrypoint is not None else image.config.entrypoint
+    if spec.command is not None:
+        command = spec.command
+    else:
+        command = image.config.cmd if spec.entrypoint is None else ()
+    argv = (*(entrypoint or ()), *(command or ()))
+    if not argv or argv == ("",):
+        raise InputError("no command specified", hint=f"image {spec.image} has neither CMD nor ENTRYPOINT")
+    return argv
+
+
+def environment(spec: ContainerSpec, image: Image, hostname: str) -> tuple[str, ...]:
+    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
+    if spec.tty:
+        merged["TERM"] = "xterm"
+    for entry in image.config.env:
+        key, _, value = entry.partition("=")
+        merged[key] = value
+    merged.update(spec.environment)
+    return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def hostname(record: ContainerRecord, namespaces: Namespaces, host_name: str) -> str:
+    if namespaces.uts == "host" or (namespaces.network == "host" and not record.spec.hostname):
+        return host_name
+    return record.spec.hostname or record.id[:12]
+
+
+def signal_number(name: str) -> int:
+    """`SIGTERM`, `TERM`, `15`, `RTMIN+3`; raises InputError for anything else."""
+    if not name:
+        return signal.SIGTERM
+    if name.isdigit():
+        number = int(name)
+        if 0 < number < signal.NSIG:
+            return number
+        raise InputError(f"invalid signal: {name}")
+    plain = name.upper().removeprefix("SIG")
+    match = re.fullmatch(r"(RTMIN|RTMAX)(?:([+-])(\d+))?", plain)
+    if match:
+        base = signal.SIGRTMIN if match[1] == "RTMIN" else signal.SIGRTMAX
+        offset = int(match[3] or 0) * (-1 if match[2] == "-" else 1)
+        return int(base) + offset
+    try:
+        return int(signal.Signals[f"SIG{plain}"])
+    except KeyError:
+        raise InputError(f"invalid signal: {name}") from None
+
+
+def health_check(spec: ContainerSpec, image: Image) -> HealthCheck | None:
+    check = spec.health or image.config.healthcheck
+    if check is None or not check.test or check.test[0] == "NONE":
+        return None
+    return check
+
+
+def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) -> RuntimeConfig:
+    """Everything resolved; raises InputError for what cannot be."""
+    spec, paths = record.spec, around.paths
+    directory = paths.container(record.id)
+    name = hostname(record, around.namespaces, _host_name())
+    binds, tmpfs = _mounts(record, around, directory)
+    process = ProcessConfig(
+        argv=command_line(spec, image),
+        env=environment(spec, image, name),
+        cwd=spec.working_dir or image.config.working_dir or "/",
+        user=spec.user or image.config.user,
+        group_add=spec.group_add,
+        tty=spec.tty,
+        stdin=spec.stdin_open,
+        capabilities=combine_capabilities(spec.cap_add, spec.cap_drop, spec.privileged),
+        no_new_privileges=spec.no_new_privileges,
+        rlimits=_rlimits(spec, around.hard_nofile),
+        oom_score_adj=spec.oom_score_adj,
+    )
+    return RuntimeConfig(
+        id=record.id,
+        name=spec.name,
+        process=process,
+        hostname=name,
+        domainname=spec.domainname,
+        layers=tuple(str(layer) for layer in around.layers),
+        upper=str(directory / "upper"),
+        work=str(directory / "work"),
+        read_only=spec.read_only,
+        binds=binds,
+        tmpfs=tmpfs,
+        shm_size=spec.shm_size,
+        devices=spec.devices,
+        privileged=spec.privileged,
+        masked_paths=() if spec.privileged else MASKED_PATHS,
+        readonly_paths=() if spec.privileged else READONLY_PATHS,
+        seccomp="unconfined" if spec.privileged else spec.seccomp,
+        sysctls=spec.sysctls,
+        init=spec.init,
+        cgroup=record.id,
+        cgroup_base=around.cgroup_base,
+        resources=with_swap(spec.resources),
+        network=around.namespaces.network,
+        pid_namespace=around.namespaces.pid,
+        ipc_namespace=around.namespaces.ipc,
+        uts_namespace=around.namespaces.uts,
+        stop_signal=signal_number(spec.stop_signal or image.config.stop_signal),
+        stop_timeout=spec.stop_timeout if spec.stop_timeout is not None else DEFAULT_STOP_TIMEOUT,
+        restart=spec.restart,
+        health=health_check(spec, image),
+        log=spec.log,
+        log_path=str(directory / f"{record.id}-json.log"),
+        exit_path=str(directory / "exit.json"),
+        run_dir=str(paths.shim(record.id)),
+        auto_remove=spec.auto_remove,
+    )
+
+
+def with_swap(resources: Resources) -> Resources:
+    """Docker's default: swap as much as memory, so memory plus swap is twice the memory."""
+    if resources.memory is None or resources.memory_swap is not None:
+        return resources
+    values = {name: getattr(resources, name) for name in resources.__dataclass_fields__}
+    return Resources(**{**values, "memory_swap": 2 * resources.memory})
+
+
+def hosts_file(
+    spec: ContainerSpec, name: str, endpoints: Sequence[EndpointRecord], gateway: str, host_text: str | None
+) -> str:
+    """/etc/hosts; `host_text` is the machine's own file, for containers in the host's network."""
+    lines = [host_text.rstrip("\n")] if host_text is not None else _LOCALHOST
+    lines = [
+        *lines,
+        *(f"{_extra_address(entry, gateway)}\t{entry.rsplit(':', 1)[0]}" for entry in spec.extra_hosts),
+    ]
+    fqdn = f"{name}.{spec.domainname} {name}" if spec.domainname else name
+    lines += [f"{endpoint.ipv4.split('/')[0]}\t{fqdn}" for endpoint in endpoints]
+    return "\n".join(lines) + "\n"
+
+
+_LOCALHOST = [
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::\tip6-localnet",
+    "ff00::\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+]
+
+
+def _extra_address(entry: str, gateway: str) -> str:
+    address = entry.rsplit(":", 1)[1] if entry.count(":") == 1 else entry.split(":", 1)[1]
+    if address == "host-gateway":
+        return gateway
+    return address.strip("[]")
+
+
+def resolv_conf(spec: ContainerSpec, host_text: str, *, embedded: bool, host_network: bool) -> str:
+    """/etc/resolv.conf. `embedded`: our resolver answers, and forwards the rest itself."""
+    nameservers, search, options = _parse_resolv(host_text)
+    search = list(spec.dns_search) or search
+    options = list(spec.dns_options) or options
+    if embedded:
+        nameservers = [DNS_ADDRESS]
+        if not any(option.startswith("ndots:") for option in options):
+            options = [*options, "ndots:0"]
+    elif spec.dns:
+        nameservers = list(spec.dns)
+    elif not host_network:  # the host's loopback resolver is not reachable from a namespace of its own
+        nameservers = [ns for ns in nameservers if not ns.startswith("127.") and ns != "::1"]
+        nameservers = nameservers or list(FALLBACK_NAMESERVERS)
+    lines = [f"nameserver {ns}" for ns in nameservers]
+    if search and search != ["."]:
+        lines.append("search " + " ".join(search))
+    if options:
+        lines.append("options " + " ".join(options))
+    return "\n".join(lines) + "\n"
+
+
+def _parse_resolv(text: str) -> tuple[list[str], list[str], list[str]]:
+    nameservers: list[str] = []
+    search: list[str] = []
+    options: list[str] = []
+    for line in text.splitlines():
+        words = line.split()
+        if not words or words[0].startswith(("#", ";")):
+            continue
+        if words[0] == "nameserver" and len(words) > 1:
+            nameservers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            search = words[1:]
+        elif words[0] == "options":
+            options += words[1:]
+    return nameservers, search, options
+
+
+def _mounts(
+    record: ContainerRecord, around: Surroundings, directory: Path
+) -> tuple[tuple[BindMount, ...], tuple[TmpfsMount, ...]]:
+    spec = record.spec
+    mounted = {mount.target.rstrip("/") or "/" for mount in spec.mounts}
+    binds = [
+        BindMount(source=str(directory / "etc" / name), target=f"/etc/{name}")
+        for name in ("resolv.conf", "hostname", "hosts")
+        if f"/etc/{name}" not in mounted
+    ]
+    tmpfs = []
+    for mount in spec.mounts:
+        if mount.kind == "tmpfs":
+            tmpfs.append(
+                TmpfsMount(
+                    target=mount.target,
+                    size=mount.tmpfs_size,
+                    mode=mount.tmpfs_mode,
+                    options=(*mount.tmpfs_options, *(("ro",) if mount.read_only else ())),
+                )
+            )
+            continue
+        if mount.kind == "volume":
+            source = around.volume_dirs[record.volumes[mount.target]]
+            if mount.subpath:
+                source = _inside(source, mount.subpath)
+        else:
+            source = Path(mount.source)
+        binds.append(
+            BindMount(
+                source=str(source),
+                target=mount.target,
+                read_only=mount.read_only,
+                propagation=mount.propagation,
+            )
+        )
+    explicit = {mount.target for mount in spec.mounts}
+    binds += [
+        BindMount(source=str(around.volume_dirs[volume]), target=target)
+        for target, volume in record.volumes.items()
+        if target not in explicit
+    ]
+    binds += [
+        BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True)
+        for index, file in enumerate(spec.files)
+    ]
+    # A mount on a parent must come before the mounts below it.
+    return tuple(sorted(binds, key=lambda b: b.target.rstrip("/").count("/"))), tuple(
+        sorted(tmpfs, key=lambda t: t.target.rstrip("/").count("/"))
+    )
+
+
+def file_source(directory: Path, index: int) -> Path:
+    """Where the content of `spec.files[index]` lies on the host."""
+    return directory / "files" / str(index)
+
+
+def file_bytes(content: str) -> bytes:
+    return base64.b64decode(content)
+
+
+def _inside(base: Path, subpath: str) -> Path:
+    resolved = (base / subpath.lstrip("/")).resolve()
+    if resolved != base.resolve() and base.resolve() not in resolved.parents:
+        raise InputError(f"subpath {subpath!r} leads out of the volume")
+    return resolved
+
+
+def _rlimits(spec: ContainerSpec, hard_nofile: int) -> tuple[Ulimit, ...]:
+    if any(limit.name == "nofile" for limit in spec.ulimits):
+        return spec.ulimits
+    count = min(DEFAULT_NOFILE, hard_nofile)  # infinity makes programs that close every fd crawl
+    return (*spec.ulimits, Ulimit(name="nofile", soft=count, hard=count))
+
+
+def _host_name() -> str:
+    return Path("/proc/sys/kernel/hostname").read_text().strip()
