@@ -8,13 +8,14 @@ shims and keeps the snapshot that readers see.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import Live, Waiter
 from hawse_agent.engine.networks import Lease, Networks
 from hawse_agent.engine.state import State
-from hawse_agent.engine.views import ContainerState, ContainerView
+from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
 from hawse_agent.engine.volumes import Volumes
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, StartFailed
 from hawse_agent.images.store import Image
@@ -193,8 +194,11 @@ class Containers:
 
     # making and removing
 
-    def create(self, spec: ContainerSpec) -> ContainerView:
-        """Raises NotFound for the image, network or bind source, Conflict for the name."""
+    def create(self, spec: ContainerSpec, *, inherit: Mapping[str, str] | None = None) -> ContainerView:
+        """Raises NotFound for the image or network, InputError for a bind source, Conflict for the name.
+
+        `inherit` maps mount targets to anonymous volumes of a predecessor, which the new one takes over.
+        """
         image = self._images.get(spec.image)
         with self._guard:
             taken = {record.spec.name for record in self._records.values()}
@@ -205,7 +209,7 @@ class Containers:
         self._networks.check(spec)
         container_id = names.new_id()
         directory = self._paths.container(container_id)
-        mounted, anonymous = self._volumes.for_container(spec, image, self._volumes_of)
+        mounted, anonymous = self._volumes.for_container(spec, image, self._volumes_of, inherit or {})
         record = ContainerRecord(
             id=container_id,
             spec=spec,
@@ -291,7 +295,7 @@ class Containers:
         if live.state.status not in ("running", "paused"):
             raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
         number = resolve.signal_number(signal)
-        self._shim(record.id).signal(number)
+        self.reach(record.id).signal(number)
         self._publish("kill", record, signal=str(number))
 
     def pause(self, reference: str) -> None:
@@ -302,7 +306,7 @@ class Containers:
                 raise Conflict(f"Container {record.id} is already paused")
             if live.state.status != "running":
                 raise Conflict(f"Container {record.id} is not running")
-            self._shim(record.id).pause()
+            self.reach(record.id).pause()
             live.change(status="paused")
         self._publish("pause", record)
 
@@ -312,7 +316,7 @@ class Containers:
         with live.lock:
             if live.state.status != "paused":
                 raise Conflict(f"Container {record.id} is not paused")
-            self._shim(record.id).unpause()
+            self.reach(record.id).unpause()
             live.change(status="running")
         self._publish("unpause", record)
 
@@ -329,7 +333,7 @@ class Containers:
                 restart=record.spec.restart if restart is None else restart,
             )
             if live.state.running:
-                self._shim(record.id).update(
+                self.reach(record.id).update(
                     resources=None if resources is None else resolve.with_swap(resources), restart=restart
                 )
             self._save(replace(record, spec=spec))
@@ -338,7 +342,7 @@ class Containers:
     def reapply_limits(self, reference: str) -> None:
         """Write the spec's limits into the cgroup again."""
         record = self.record(reference)
-        self._shim(record.id).update(resources=resolve.with_swap(record.spec.resources), restart=None)
+        self.reach(record.id).update(resources=resolve.with_swap(record.spec.resources), restart=None)
 
     # streams
 
@@ -353,11 +357,11 @@ class Containers:
                 kept = PendingAttach(client=client.dup(), options=options, head=head)
                 self._pending.setdefault(record.id, []).append(kept)
                 return
-        self._shim(record.id).attach(client, options, head)
+        self.reach(record.id).attach(client, options, head)
         self._publish("attach", record)
 
     def resize(self, reference: str, height: int, width: int) -> None:
-        self._shim(self.record(reference).id).resize(height, width)
+        self.reach(self.record(reference).id).resize(height, width)
 
     def shim(self, container_id: str) -> shim_client.ShimClient:
         """For executions; raises Conflict when the container does not run."""
@@ -366,7 +370,7 @@ class Containers:
             raise Conflict(f"Container {container_id} is paused, unpause the container before exec")
         if state.status != "running":
             raise Conflict(f"container {container_id} is not running")
-        return self._shim(container_id)
+        return self.reach(container_id)
 
     # coming back after a crash, an upgrade or a reboot
 
@@ -409,7 +413,7 @@ class Containers:
         """What is left of a run: exit.json, or nothing when it never ran."""
         path = self._paths.container(record.id) / "exit.json"
         try:
-            return shim_client.read_exit(path)
+            return state_from_shim(json.loads(path.read_bytes()))
         except FileNotFoundError:
             if record.desired == "running":  # it ran, and neither shim nor exit.json says how it ended
                 return ContainerState(
@@ -449,20 +453,25 @@ class Containers:
                 timeout=START_TIMEOUT,
             )
         except BaseException as error:
-            self._networks.release(record.id)
             self._forget_run(record)
+            self._networks.release(record.id)
             _close_all(pending)
             if isinstance(error, HawseError):
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=error.message)
             raise
+        finally:
+            lease.close()
         self._save(replace(self._records[record.id], desired="running"))
-        health = "starting" if config.health is not None else None
         live.set(
-            shim_client.running_state(started, health=health, restart_count=0),
+            ContainerState(
+                status="running",
+                pid=started.pid,
+                started_at=started.started_at,
+                health=HealthView(status="starting") if config.health is not None else None,
+            )
         )
         self._watcher.add(record.id, started.watch, self._on_event)
-        self._networks.publish(record.id)
         self._publish("start", record)
 
     def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
@@ -476,6 +485,7 @@ class Containers:
                 paths=self._paths,
                 layers=layers,
                 volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
+                inherited=self._volumes.inherited(record.spec, self._volumes_of),
                 namespaces=namespaces,
                 cgroup_base=self._cgroup_base,
                 hard_nofile=self._hard_nofile,
@@ -549,7 +559,7 @@ class Containers:
     def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
         self._save(replace(self._records[record.id], desired="stopped"))
         try:
-            self._shim(record.id).stop(signal=signal, timeout=timeout)
+            self.reach(record.id).stop(signal=signal, timeout=timeout)
         except (ConnectionError, FileNotFoundError):
             pass  # it ended on its own in the meantime; the watcher reports how
         live.wait(lambda state: state.status in _STOPPED, timeout + 30)
@@ -672,7 +682,8 @@ class Containers:
         with self._guard:
             return self._pending.pop(container_id, [])
 
-    def _shim(self, container_id: str) -> shim_client.ShimClient:
+    def reach(self, container_id: str) -> shim_client.ShimClient:
+        """Whatever the container's state; raises FileNotFoundError or ConnectionError when used in vain."""
         return shim_client.ShimClient(self._paths.shim(container_id) / "shim.sock")
 
     def _stop_signal(self, record: ContainerRecord) -> int:

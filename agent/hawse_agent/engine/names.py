@@ -11,8 +11,12 @@ from hawse_agent.spec.records import ContainerRecord
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
-_LEFT = "amber brisk calm deft eager fleet hardy keen lively merry noble proud quick ready steady trim".split()
-_RIGHT = "anchor beacon bosun capstan cutter dinghy ferry galley harbor ketch lugger mast rudder sloop tug yawl"
+_LEFT = (
+    "amber brisk calm deft eager fleet hardy keen lively merry noble proud quick ready steady trim".split()
+)
+_RIGHT = (
+    "anchor beacon bosun capstan cutter dinghy ferry galley harbor ketch lugger mast rudder sloop tug yawl"
+)
 
 
 def new_id() -> str:

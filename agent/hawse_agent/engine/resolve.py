@@ -25,6 +25,7 @@ from hawse_agent.runtime.defaults import (
 from hawse_agent.spec.container import ContainerSpec, HealthCheck, Resources, Ulimit
 from hawse_agent.spec.records import ContainerRecord, EndpointRecord
 from hawse_agent.spec.runtime import BindMount, ProcessConfig, RuntimeConfig, TmpfsMount
+from hawse_agent.spec.volume import Mount
 
 DNS_ADDRESS = "127.0.0.11"
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
@@ -50,6 +51,8 @@ class Surroundings:
     layers: tuple[Path, ...]
     volume_dirs: Mapping[str, Path]
     """Volume name → data directory."""
+    inherited: tuple[Mount, ...]
+    """Mounts that come from `volumes_from`."""
     namespaces: Namespaces
     cgroup_base: str
     hard_nofile: int
@@ -286,8 +289,18 @@ def _mounts(
             )
         )
     explicit = {mount.target for mount in spec.mounts}
+    taken_over = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
     binds += [
-        BindMount(source=str(around.volume_dirs[volume]), target=target)
+        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only)
+        for mount in taken_over.values()
+        if mount.kind == "bind"
+    ]
+    binds += [
+        BindMount(
+            source=str(around.volume_dirs[volume]),
+            target=target,
+            read_only=target in taken_over and taken_over[target].read_only,
+        )
         for target, volume in record.volumes.items()
         if target not in explicit
     ]

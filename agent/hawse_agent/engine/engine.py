@@ -1,0 +1,142 @@
+"""The engine: every use case of one agent, put together. The API talks to this and to nothing below."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from typing import Any
+
+from hawse_agent import __version__
+from hawse_agent.cgroups import Tree, find_base
+from hawse_agent.engine.backups import Backups
+from hawse_agent.engine.containers import Containers
+from hawse_agent.engine.events import EventBus
+from hawse_agent.engine.executions import Executions
+from hawse_agent.engine.images import Images
+from hawse_agent.engine.networks import Networks
+from hawse_agent.engine.observe import Observer
+from hawse_agent.engine.program import Program
+from hawse_agent.engine.report import host_report
+from hawse_agent.engine.stacks import Stacks
+from hawse_agent.engine.state import State
+from hawse_agent.engine.volumes import Volumes
+from hawse_agent.errors import HawseError
+from hawse_agent.images.store import ImageStore
+from hawse_agent.network.manager import NetworkManager
+from hawse_agent.paths import Paths
+from hawse_agent.provision import facts
+from hawse_agent.supervise.client import Watcher
+from hawse_agent.supervise.zygote import Zygote
+from hawse_agent.volumes.store import VolumeStore
+
+PROTOCOL = 1
+API_VERSION = "1.47"
+MIN_API_VERSION = "1.41"
+
+
+class Engine:
+    """Made once per daemon, after the zygote was forked. `recover` before the socket is opened."""
+
+    def __init__(self, paths: Paths, zygote: Zygote, *, bundle: str = "") -> None:
+        self.paths = paths
+        self.zygote = zygote
+        self.started = time.time()
+        self.bundle = bundle
+        for directory in (
+            paths.incoming,
+            paths.layers,
+            paths.blobs,
+            paths.containers,
+            paths.volumes,
+            paths.shims,
+        ):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.state = State(paths)
+        self.events = EventBus()
+        self.cgroup_base = find_base(paths)
+        self.watcher = Watcher()
+        self.images = Images(
+            store=ImageStore(paths, self.state), events=self.events, containers=self.state.containers
+        )
+        self.volumes = Volumes(store=VolumeStore(paths), events=self.events, containers=self.state.containers)
+        self.networks = Networks(
+            state=self.state, manager=NetworkManager(paths, zygote.start_dns), events=self.events
+        )
+        self.containers = Containers(
+            paths=paths,
+            state=self.state,
+            zygote=zygote,
+            cgroup_base=self.cgroup_base,
+            cgroups=Tree(self.cgroup_base),
+            images=self.images,
+            networks=self.networks,
+            volumes=self.volumes,
+            events=self.events,
+            watcher=self.watcher,
+        )
+        self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
+        self.backups = Backups(
+            containers=self.containers, volumes=self.volumes, events=self.events, version=__version__
+        )
+        observer = Observer(
+            containers=self.containers, images=self.images, networks=self.networks, volumes=self.volumes
+        )
+        self.program = Program(
+            paths=paths,
+            state=self.state,
+            observer=observer,
+            stacks=Stacks(
+                containers=self.containers, images=self.images, networks=self.networks, volumes=self.volumes
+            ),
+            images=self.images,
+            volumes=self.volumes,
+        )
+
+    def recover(self) -> None:
+        """Take up what runs; containers that must be started again are, in the background."""
+        self.volumes.store.recover()
+        self.networks.prepare()
+        self.watcher.start()
+        restart = self.containers.recover()
+        if restart:
+            threading.Thread(target=self._restart, args=(restart,), name="recover", daemon=True).start()
+
+    def _restart(self, ids: list[str]) -> None:
+        for container_id in ids:
+            try:
+                self.containers.start(container_id)
+            except HawseError as error:  # shown by inspect; the others go on
+                self.events.publish("container", "die", container_id, {"error": error.message})
+
+    def version(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "bundle": self.bundle,
+            "protocol": PROTOCOL,
+            "api_version": API_VERSION,
+            "instance": self.paths.instance,
+            "pid": os.getpid(),
+            "started": self.started,
+            "python": platform.python_version(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        return facts.collect(self.paths)
+
+    def report(self, *, sizes: bool = False) -> dict[str, Any]:
+        return host_report(
+            paths=self.paths,
+            version=self.version(),
+            containers=self.containers,
+            images=self.images,
+            volumes=self.volumes,
+            sizes=sizes,
+        )
+
+    def close(self) -> None:
+        """Leave; containers stay. The state is closed last, so that a late event still finds it."""
+        self.events.close()
+        self.watcher.stop()
+        self.state.close()

@@ -1,0 +1,146 @@
+"""`exec`: further processes in a running container. They belong to its shim; this remembers their ids."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hawse_agent.engine.containers import Containers
+from hawse_agent.engine.events import EventBus
+from hawse_agent.engine.names import new_id
+from hawse_agent.engine.views import ExecView
+from hawse_agent.errors import Conflict, HawseError, InputError, NotFound
+from hawse_agent.paths import Paths
+from hawse_agent.runtime.defaults import combine_capabilities
+from hawse_agent.spec import codec
+from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+
+KEPT = 1000
+"""Finished executions that `inspect` still finds; the oldest go first."""
+
+
+@dataclass(kw_only=True)
+class _Execution:
+    id: str
+    container: str
+    process: ProcessConfig
+    started: bool = False
+    last_exit: int | None = None
+
+
+class Executions:
+    def __init__(self, *, paths: Paths, containers: Containers, events: EventBus) -> None:
+        self._paths = paths
+        self._containers = containers
+        self._events = events
+        self._lock = threading.Lock()
+        self._known: dict[str, _Execution] = {}
+
+    def create(
+        self,
+        reference: str,
+        argv: tuple[str, ...],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: str = "",
+        cwd: str = "",
+        tty: bool = False,
+        stdin: bool = False,
+        privileged: bool = False,
+        console: tuple[int, int] = (0, 0),
+    ) -> str:
+        """The new execution's id. Raises Conflict when the container does not run."""
+        if not argv:
+            raise InputError("No exec command specified")
+        record = self._containers.record(reference)
+        self._containers.shim(record.id)
+        config = codec.loads(RuntimeConfig, (self._paths.container(record.id) / "runtime.json").read_bytes())
+        merged = dict(entry.partition("=")[::2] for entry in config.process.env)
+        if tty:
+            merged.setdefault("TERM", "xterm")
+        merged.update(env or {})
+        process = replace(
+            config.process,
+            argv=argv,
+            env=tuple(f"{key}={value}" for key, value in merged.items()),
+            cwd=cwd or config.process.cwd,
+            user=user or config.process.user,
+            tty=tty,
+            stdin=stdin,
+            capabilities=combine_capabilities(("ALL",), (), True)
+            if privileged
+            else config.process.capabilities,
+            console_height=console[0],
+            console_width=console[1],
+        )
+        execution = _Execution(id=new_id(), container=record.id, process=process)
+        with self._lock:
+            self._known[execution.id] = execution
+            while len(self._known) > KEPT:
+                del self._known[next(iter(self._known))]
+        self._publish("exec_create", execution)
+        return execution.id
+
+    def start(self, exec_id: str, client: socket.socket | None, head: bytes = b"") -> None:
+        """Run it; its streams go to `client`, or nowhere (detached). Raises StartFailed, Conflict."""
+        execution = self._get(exec_id)
+        shim = self._containers.shim(execution.container)
+        with self._lock:
+            if execution.started:
+                raise Conflict(f"Error: Exec command {exec_id} has already run")
+            execution.started = True
+        process = execution.process
+        self._publish("exec_start", execution)
+        try:
+            shim.exec_start(exec_id, process, client, head, stdin=process.stdin, tty=process.tty)
+        except HawseError as error:
+            execution.last_exit = getattr(error, "container_exit", 126)
+            raise
+
+    def inspect(self, exec_id: str) -> ExecView:
+        execution = self._get(exec_id)
+        running, pid, exit_code = False, 0, execution.last_exit
+        if execution.started and exit_code is None:
+            try:
+                state = self._containers.reach(execution.container).exec_state(exec_id)
+            except (ConnectionError, FileNotFoundError, NotFound):
+                exit_code = 137  # it went with its container
+            else:
+                running, pid = bool(state["running"]), int(state.get("pid") or 0)
+                exit_code = None if running else int(state["exit_code"])
+            execution.last_exit = exit_code
+        process = execution.process
+        return ExecView(
+            id=exec_id,
+            container=execution.container,
+            argv=process.argv,
+            tty=process.tty,
+            stdin=process.stdin,
+            running=running,
+            pid=pid,
+            exit_code=exit_code,
+        )
+
+    def of(self, container_id: str) -> list[str]:
+        """Ids of the executions known for a container."""
+        with self._lock:
+            return [e.id for e in self._known.values() if e.container == container_id]
+
+    def resize(self, exec_id: str, height: int, width: int) -> None:
+        execution = self._get(exec_id)
+        self._containers.reach(execution.container).exec_resize(exec_id, height, width)
+
+    def _get(self, exec_id: str) -> _Execution:
+        with self._lock:
+            try:
+                return self._known[exec_id]
+            except KeyError:
+                raise NotFound(f"No such exec instance: {exec_id}") from None
+
+    def _publish(self, action: str, execution: _Execution) -> None:
+        record = self._containers.record(execution.container)
+        command = " ".join(execution.process.argv)
+        attributes = {"execID": execution.id, "name": record.spec.name, "image": record.spec.image}
+        self._events.publish("container", f"{action}: {command}", record.id, attributes)

@@ -1,0 +1,103 @@
+"""Images as the engine offers them: the store, who uses what, and events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hawse_agent.engine.events import EventBus
+from hawse_agent.images import archive, reference, registry
+from hawse_agent.images.store import Image, ImageStore
+from hawse_agent.spec.records import ContainerRecord
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Images:
+    """One writer at a time adds images, so that two loads of the same layers do not unpack them twice."""
+
+    def __init__(
+        self, *, store: ImageStore, events: EventBus, containers: Callable[[], Iterable[ContainerRecord]]
+    ) -> None:
+        self.store = store
+        self._events = events
+        self._containers = containers
+        self._adding = threading.Lock()
+
+    def get(self, name: str) -> Image:
+        """By reference, id or unique id prefix; raises NotFound."""
+        return self.store.get(name)
+
+    def list(self) -> list[Image]:
+        return self.store.list()
+
+    def layer_dirs(self, image: Image) -> tuple[Path, ...]:
+        """Topmost first."""
+        return self.store.layer_dirs(image)
+
+    def by_reference(self) -> dict[str, str]:
+        """Reference → image id, in canonical and in familiar form."""
+        found = {}
+        for image in self.store.list():
+            for tag in image.repo_tags:
+                found[reference.canonical(tag)] = image.id
+                found[reference.familiar(tag)] = image.id
+        return found
+
+    # adding
+
+    def commit_manifest(self, digest: str, references: Iterable[str]) -> Image:
+        """Make an image of blobs that were sent; raises NotFound for a blob that is missing."""
+        with self._adding:
+            image = self.store.commit_manifest(digest, list(references))
+        self._published("load", image)
+        return image
+
+    def load(self, stream: BinaryIO) -> list[str]:
+        """`docker load`: returns the lines to show."""
+        with self._adding:
+            return archive.load(stream, self.store)
+
+    def import_tarball(
+        self, stream: BinaryIO, ref: str, changes: Iterable[str] = (), message: str = ""
+    ) -> Image:
+        with self._adding:
+            image = archive.import_tarball(stream, self.store, ref, list(changes), message)
+        self._published("import", image)
+        return image
+
+    def pull(self, ref: str, progress: Progress, auth: dict[str, Any] | None = None) -> Image:
+        with self._adding:
+            image = registry.pull(ref, self.store, auth, progress)
+        self._published("pull", image)
+        return image
+
+    def save(self, names: Iterable[str]) -> Iterator[bytes]:
+        return archive.save(self.store, list(names))
+
+    # naming and removing
+
+    def tag(self, name: str, ref: str) -> None:
+        image = self.store.get(name)
+        self.store.tag(image.id, ref)
+        self._events.publish("image", "tag", image.id, {"name": ref})
+
+    def remove(self, name: str, *, force: bool = False) -> list[dict[str, str]]:
+        """`[{"Untagged": …}, {"Deleted": …}]`; raises Conflict while a container uses it."""
+        with self._adding:
+            removed = self.store.remove(name, force=force, in_use=self.users)
+        for entry in removed:
+            if "Deleted" in entry:
+                self._events.publish("image", "delete", entry["Deleted"], {"name": name})
+            else:
+                self._events.publish("image", "untag", entry["Untagged"], {"name": entry["Untagged"]})
+        return removed
+
+    def users(self, image_id: str) -> list[str]:
+        """Ids of the containers made from this image."""
+        return [record.id for record in self._containers() if record.image_id == image_id]
+
+    def _published(self, action: str, image: Image) -> None:
+        self._events.publish("image", action, image.id, {"name": ", ".join(image.repo_tags) or image.id})
