@@ -1,0 +1,94 @@
+"""Paths of an untrusted directory tree, opened without ever leaving it.
+
+`openat2` resolves a path as if the tree's root were `/`; missing components are made one by one under opened
+directories. Refuses magic links, and paths that climb out simply stop at the root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+
+from hawse_agent.linux import libc
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+O_PATH = os.O_PATH | os.O_CLOEXEC
+
+_MAX_LINKS = 40
+_TRIES = 100
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_in(root_fd: int, path: str, flags: int = O_PATH) -> int:
+    """Open `path` below `root_fd`; links are followed inside the tree only. Returns an owned fd."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path) or b"."
+    for _ in range(_TRIES):
+        try:
+            return libc.syscall("openat2", root_fd, name, how, ctypes.sizeof(how), what=path)
+        except OSError as error:
+            # EAGAIN: a rename somewhere on the machine raced with a `..`; the kernel asks to try again.
+            if error.errno not in (errno.EAGAIN, errno.EINTR):
+                raise
+    raise OSError(errno.EAGAIN, f"{path}: keeps changing while it is opened")
+
+
+def make_in(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
+    """Open `path` below `root_fd`, making what is missing: directories, and a file at the end unless
+    `directory`. Returns an owned O_PATH fd."""
+    try:
+        return open_in(root_fd, path)
+    except FileNotFoundError:
+        return _walk(root_fd, path, directory=directory, mode=mode)
+
+
+def _walk(root_fd: int, path: str, *, directory: bool, mode: int) -> int:
+    pending = _components(path)
+    above = [os.dup(root_fd)]  # the opened ancestors: `..` pops, so it can never climb above the root
+    links = 0
+    try:
+        while pending:
+            name = pending.pop()
+            if name == "..":
+                if len(above) > 1:
+                    os.close(above.pop())
+                continue
+            try:
+                fd = os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=above[-1])
+            except FileNotFoundError:
+                fd = _create(above[-1], name, directory=directory or bool(pending), mode=mode)
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                target = os.readlink("", dir_fd=fd)
+                os.close(fd)
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
+                if target.startswith("/"):
+                    while len(above) > 1:
+                        os.close(above.pop())
+                pending += _components(target)
+            else:
+                above.append(fd)
+        return above.pop()
+    finally:
+        for fd in above:
+            os.close(fd)
+
+
+def _components(path: str) -> list[str]:
+    """The components of a path, last one first."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
+
+
+def _create(parent: int, name: str, *, directory: bool, mode: int) -> int:
+    if directory:
+        os.mkdir(name, mode, dir_fd=parent)
+        return os.open(name, O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent)
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o666, dir_fd=parent))
+    return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
