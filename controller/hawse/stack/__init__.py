@@ -1,0 +1,5 @@
+"""Compose files to `StackSpec`: `load` reads one for a host, `render` shows what a template renders to."""
+
+from hawse.stack.load import load, render
+
+__all__ = ["load", "render"]
