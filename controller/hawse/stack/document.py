@@ -2,7 +2,7 @@
 
 YAML is read as Compose reads it (YAML 1.2 scalars: only true and false are booleans, `53:53` is text, not a
 base-60 number; `0440` is octal), with anchors and `<<` merges, and without duplicate keys. Lines of a
-rendered template are traced back to the template where that is certain, and named as rendered lines otherwise.
+rendered template are traced back to the template where that is certain, else named as rendered lines.
 """
 
 from __future__ import annotations

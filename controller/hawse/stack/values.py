@@ -245,7 +245,7 @@ def ipv4_network(value: Any) -> str:
 
 
 _PORT = re.compile(
-    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<host>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<proto>\w+))?"
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9]+(?:\.[0-9]+){3}):)?(?:(?P<host>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<proto>\w+))?"
 )
 
 
@@ -254,7 +254,7 @@ def short_port(value: Any) -> dict[str, Any]:
     match = _PORT.fullmatch(value.strip()) if isinstance(value, str) else None
     if isinstance(value, int) and not isinstance(value, bool):
         match = _PORT.fullmatch(str(value))
-    if match is None or (match["ip"] and not value.count(":")):
+    if match is None:
         raise ValueError(f"expected a port like 8080:80, 127.0.0.1:8080:80 or 53:53/udp, not {_shown(value)}")
     return {
         "target": match["target"],
