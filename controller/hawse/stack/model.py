@@ -42,9 +42,13 @@ Texts = Annotated[list[Text], BeforeValidator(values.texts, json_schema_input_ty
 Addresses = Annotated[list[Address], BeforeValidator(values.texts, json_schema_input_type=str | list[str])]
 _PairsInput = dict[str, Scalar | None] | list[str]
 Environment = Annotated[
-    dict[str, str | None], BeforeValidator(values.pairs, json_schema_input_type=_PairsInput)
+    dict[str, Annotated[str | None, BeforeValidator(values.optional_scalar)]],
+    BeforeValidator(values.pairs, json_schema_input_type=_PairsInput),
 ]
-Pairs = Annotated[dict[str, str], BeforeValidator(values.full_pairs, json_schema_input_type=_PairsInput)]
+Pairs = Annotated[
+    dict[str, Annotated[str, BeforeValidator(values.scalar_or_empty)]],
+    BeforeValidator(values.pairs, json_schema_input_type=_PairsInput),
+]
 Ports = Annotated[
     tuple[int, ...],
     BeforeValidator(values.port_range, json_schema_input_type=int | str),

@@ -167,12 +167,12 @@ def split(line: str) -> list[str]:
         raise ValueError(f"expected a command line with balanced quotes ({error})") from None
 
 
-def pairs(value: Any) -> dict[str, str | None]:
-    """`KEY: value` or a list of `KEY=value`; a key without a value is None."""
+def pairs(value: Any) -> dict[str, Any]:
+    """`KEY: value` or a list of `KEY=value`; a key without a value is None. The values are checked one by one."""
     if isinstance(value, Mapping):
-        return {str(key): None if item is None else scalar(item) for key, item in value.items()}
+        return dict(value)
     if isinstance(value, list):
-        result: dict[str, str | None] = {}
+        result: dict[str, Any] = {}
         for entry in value:
             key, equals, rest = text(entry).partition("=")
             if not key:
@@ -182,9 +182,12 @@ def pairs(value: Any) -> dict[str, str | None]:
     raise ValueError(f"expected a mapping or a list of KEY=value, not {kind_of(value)}")
 
 
-def full_pairs(value: Any) -> dict[str, str]:
-    """Like `pairs`, where a key without a value has the empty one (labels, options)."""
-    return {key: item or "" for key, item in pairs(value).items()}
+def optional_scalar(value: Any) -> str | None:
+    return None if value is None else scalar(value)
+
+
+def scalar_or_empty(value: Any) -> str:
+    return "" if value is None else scalar(value)
 
 
 def restart(value: Any) -> str:

@@ -61,11 +61,11 @@ def service(stack: Any) -> Any:
         (
             "environment: {A: 1, B: true, C: 1.10, D: ''}",
             "environment",
-            dict(A="1", B="true", C="1.10", D=""),
+            {"A": "1", "B": "true", "C": "1.10", "D": ""},
         ),
-        ("environment: [A=1, B=x=y]", "environment", dict(A="1", B="x=y")),
-        ("environment: {HOME: , GONE: }", "environment", dict(HOME="/root")),
-        ("environment: [HOME, GONE]", "environment", dict(HOME="/root")),
+        ("environment: [A=1, B=x=y]", "environment", {"A": "1", "B": "x=y"}),
+        ("environment: {HOME: , GONE: }", "environment", {"HOME": "/root"}),
+        ("environment: [HOME, GONE]", "environment", {"HOME": "/root"}),
         ("user: 1000:1000", "user", "1000:1000"),
         ("user: 33", "user", "33"),
         ("working_dir: /srv", "working_dir", "/srv"),
@@ -475,7 +475,7 @@ def test_a_template_is_rendered_and_its_loops_may_be_empty(stack: Any, tmp_path:
         ),
         (
             "services:\n  web:\n    image: x\n    environment:\n      A: [1]\n",
-            "{file}:4: services.web.environment: expected text, not a list",
+            "{file}:5: services.web.environment.A: expected text, not a list",
             "",
         ),
         (
@@ -511,7 +511,8 @@ def test_a_template_is_rendered_and_its_loops_may_be_empty(stack: Any, tmp_path:
         ),
         (
             "services:\n  web: {image: x, depends_on: [db]}\n  db: {image: x, profiles: [extra]}\n",
-            "{file}:2: services.web.depends_on.db: service db is switched off: its profile (extra) is not asked for",
+            "{file}:2: services.web.depends_on.db: "
+            "service db is switched off: its profile (extra) is not asked for",
             "ask for the profile, or say required: false",
         ),
         (
@@ -606,7 +607,8 @@ def test_an_undefined_variable_names_file_and_line(stack: Any) -> None:
 
 
 def test_an_error_in_a_rendered_line_names_the_line_of_the_template(stack: Any) -> None:
-    text = "services:\n{% for n in names %}\n  {{ n }}:\n    image: x\n{% endfor %}\n  last:\n    imge: {{ names[0] }}\n"
+    loop = "{% for n in names %}\n  {{ n }}:\n    image: x\n{% endfor %}\n"
+    text = f"services:\n{loop}  last:\n    imge: {{{{ names[0] }}}}\n"
     with pytest.raises(InputError, match=r"shop.yaml.j2:7: services.last.imge"):
         stack(text, "shop.yaml.j2", variables={"names": ["a", "b"]})
 
