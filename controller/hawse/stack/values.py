@@ -168,7 +168,7 @@ def split(line: str) -> list[str]:
 
 
 def pairs(value: Any) -> dict[str, Any]:
-    """`KEY: value` or a list of `KEY=value`; a key without a value is None. The values are checked one by one."""
+    """`KEY: value` or a list of `KEY=value`; a key without a value is None. Values are checked one by one."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, list):
