@@ -26,7 +26,7 @@ Status = Literal["ok", "failed", "ignored", "skipped", "cut"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One operation that the agent ran, or one task that the controller answered itself (`operation` None)."""
+    """One operation that the agent ran, or a task that the controller answered itself (no `operation`)."""
 
     item: str
     name: str
@@ -111,6 +111,7 @@ class HostRecorder:
     started: float = field(default_factory=time.monotonic)
     _results: list[Result] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
+    _open_failures: int = 0
     _error: HawseError | None = None
 
     def event(self, event: Mapping[str, Any]) -> None:
@@ -118,8 +119,7 @@ class HostRecorder:
         if event.get("event") == "operation" and event.get("status") in ("ok", "failed"):
             self._operation(event)
         elif event.get("event") == "item" and event.get("failed"):
-            # whether a failure was ignored shows at the end: an ignored one does not fail the run
-            self._counts["failed"] += 1
+            self._open_failures += 1  # whether it was ignored shows at the end
         elif event.get("event") == "item":
             self._counts["ok"] += 1
         elif event.get("event") == "end":
@@ -148,7 +148,7 @@ class HostRecorder:
 
     def finish(self) -> HostRun:
         unreachable = isinstance(self._error, Unreachable)
-        failed = self._counts["failed"]
+        failed = self._counts["failed"] + self._open_failures
         if self._error is not None and not unreachable:
             failed = max(failed, 1)
         return HostRun(
@@ -185,8 +185,8 @@ class HostRecorder:
         if event.get("failed"):
             self.fail(from_wire(dict(event.get("error") or {"message": "failed"})))
             return
-        ignored, self._counts["failed"] = self._counts["failed"], 0
-        self._counts["ok"] += ignored
+        self._counts["ok"] += self._open_failures  # ignored
+        self._open_failures = 0
 
 
 # how a host is
