@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
@@ -142,6 +143,10 @@ class Console:
         for host in run.hosts:
             counts = [_count(getattr(host, name), name) for name in COUNTS]
             table.add_row(Text(host.host, style=_COLOURS[host.outcome]), *counts, f"{host.seconds:.1f}")
+        if len(run.hosts) > 1:
+            table.add_section()
+            totals = [_count(run.totals[name], name) for name in COUNTS]
+            table.add_row(Text("total", style="bold"), *totals, f"{run.seconds:.1f}")
         self._print(table)
         for host in run.hosts:
             if host.error is not None:
@@ -198,6 +203,8 @@ class Console:
         if containers.row_count:
             self._print(containers)
         self._print(hosts)
+        if len(reports) > 1:
+            self._print(Text(_fleet_total(reports)))
         for host, report in reports.items():
             if isinstance(report, HawseError):
                 self.error(report, host)
@@ -328,6 +335,17 @@ def _plan_total(plans: Mapping[str, Plan | HawseError]) -> str:
     text = f"{sum(operations)} to change on {changing} of {len(plans)} host{'s' if len(plans) != 1 else ''}"
     failed = len(plans) - len(operations)
     return text + (f", {failed} without a plan" if failed else "")
+
+
+def _fleet_total(reports: Mapping[str, HostReport | HawseError]) -> str:
+    """`3 hosts (1 without an answer): 4 running, 1 exited; 1 container is not well`."""
+    answers = [report for report in reports.values() if isinstance(report, HostReport)]
+    missing = len(reports) - len(answers)
+    states = sum((Counter(report.states) for report in answers), Counter[str]())
+    unwell = sum(not container.well for report in answers for container in report.containers)
+    text = f"{len(reports)} hosts" + (f" ({missing} without an answer)" if missing else "")
+    text += ": " + (", ".join(f"{n} {name}" for name, n in sorted(states.items())) or "no containers")
+    return text + (f"; {unwell} container{'s are' if unwell > 1 else ' is'} not well" if unwell else "")
 
 
 def _diff_line(line: str, indent: str) -> Text:

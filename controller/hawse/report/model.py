@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hawse_agent.errors import HawseError, Unreachable, from_wire
@@ -92,6 +92,12 @@ class RunReport:
     def exit_code(self) -> int:
         """The worst of the hosts'."""
         return max((host.exit_code for host in self.hosts), default=0)
+
+
+def run_json(run: RunReport) -> dict[str, Any]:
+    """Every field, for `--json`: unlike on the wire, a script finds the same keys each time."""
+    hosts = [{**asdict(host), "outcome": host.outcome} for host in run.hosts]
+    return {**asdict(run), "hosts": hosts, "totals": dict(run.totals), "exit_code": run.exit_code}
 
 
 COUNTS = ("ok", "changed", "failed", "skipped", "unreachable")
@@ -282,6 +288,16 @@ def host_report(host: str, data: Mapping[str, Any]) -> HostReport:
         disk_total=int(disk.get("total", 0)),
         disk_free=int(disk.get("free", 0)),
     )
+
+
+def fleet_json(reports: Mapping[str, HostReport | HawseError]) -> dict[str, Any]:
+    """Host → its report, or `{"error": …}`, for `--json`."""
+    return {
+        host: {"error": report.to_wire()}
+        if isinstance(report, HawseError)
+        else {**asdict(report), "states": dict(report.states)}
+        for host, report in reports.items()
+    }
 
 
 def _container(data: Mapping[str, Any]) -> ContainerReport:

@@ -48,30 +48,24 @@ def _scan(text: str, at: int, variables: Mapping[str, str], *, nested: bool) -> 
             out.append(_value(match[0], variables))
             at = match.end()
         else:
-            raise InputError(
-                f"invalid interpolation at {_excerpt(text, at)}", hint="write $$ for a dollar sign"
-            )
+            raise _malformed("a $ that begins neither $NAME nor ${NAME}")
     if nested:
-        raise InputError("invalid interpolation: a ${ is never closed", hint="write $$ for a dollar sign")
+        raise _malformed("a ${ that is never closed")
     return "".join(out), at
 
 
 def _braced(text: str, start: int, variables: Mapping[str, str]) -> tuple[str, int]:
     match = _NAME.match(text, start + 2)
     if match is None:
-        raise InputError(
-            f"invalid interpolation at {_excerpt(text, start)}", hint="write $$ for a dollar sign"
-        )
+        raise _malformed("a $ that begins neither $NAME nor ${NAME}")
     name, at = match[0], match.end()
     if text.startswith("}", at):
         return _value(name, variables), at + 1
     operator = next((o for o in _OPERATORS if text.startswith(o, at)), None)
     if operator is None:
-        raise InputError(
-            f"invalid interpolation at {_excerpt(text, start)}", hint="write $$ for a dollar sign"
-        )
+        raise _malformed("a $ that begins neither $NAME nor ${NAME}")
     body = at + len(operator)
-    end = _closing(text, body, start)
+    end = _closing(text, body)
     value = variables.get(name)
     usable = bool(value) if operator[0] == ":" else value is not None
     if operator[-1] == "+":
@@ -90,7 +84,7 @@ def _alternative(text: str, start: int, end: int, variables: Mapping[str, str]) 
     return value
 
 
-def _closing(text: str, at: int, start: int) -> int:
+def _closing(text: str, at: int) -> int:
     """Where the `}` stands that closes the form begun before `at`."""
     depth = 1
     while at < len(text):
@@ -106,9 +100,7 @@ def _closing(text: str, at: int, start: int) -> int:
             if depth == 0:
                 return at
         at += 1
-    raise InputError(
-        f"invalid interpolation: {_excerpt(text, start)} is never closed", hint="write $$ for a dollar sign"
-    )
+    raise _malformed("a ${ that is never closed")
 
 
 def _value(name: str, variables: Mapping[str, str]) -> str:
@@ -120,6 +112,6 @@ def _value(name: str, variables: Mapping[str, str]) -> str:
         ) from None
 
 
-def _excerpt(text: str, at: int) -> str:
-    line = text[at:].splitlines()[0]
-    return repr(line if len(line) <= 24 else line[:21] + "…")
+def _malformed(what: str) -> InputError:
+    """Does not show the text around it: that may be a password with a dollar sign in it."""
+    return InputError(f"invalid interpolation: {what}", hint="write $$ for a dollar sign")

@@ -59,7 +59,7 @@ NetworkProtocol = Annotated[Protocol, BeforeValidator(values.protocol)]
 class Strict(BaseModel):
     """A mapping of the Compose file. `not_supported` are Compose's own keys that Hawse refuses by name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built when first used
     not_supported: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")

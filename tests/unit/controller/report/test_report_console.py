@@ -160,7 +160,10 @@ def test_status_shows_live_limits_states_and_hosts_out_of_reach() -> None:
     assert "web1 job exited (137, out of memory) 0" in lines
     assert "web1 1 exited, 1 running 0 0 (0 B) 4.0 GiB of 10.0 GiB 0.1" in lines
     assert "db1 unreachable (tcp)" in lines
-    assert lines[-1] == "db1: no route"
+    assert lines[-2:] == [
+        "2 hosts (1 without an answer): 1 exited, 1 running; 1 container is not well",
+        "db1: no route",
+    ]
 
 
 def test_runs() -> None:

@@ -1,8 +1,9 @@
 """Counts of a host's run from the agent's events, and the agent's report as data."""
 
+import json
 from typing import Any
 
-from hawse.report.model import HostRecorder, HostRun, RunReport, host_report, new_run_id
+from hawse.report.model import HostRecorder, HostRun, RunReport, fleet_json, host_report, new_run_id, run_json
 from hawse_agent.errors import HostRefused, InputError, TaskFailed, Unreachable
 from hawse_agent.plan.operations import Change, Operation
 from hawse_agent.spec import codec
@@ -116,3 +117,15 @@ def test_the_report_of_a_host() -> None:
     assert not job.well
     assert dict(report.states) == {"running": 1, "exited": 1}
     assert (report.agent_version, report.disk_free, report.volumes[0].size) == ("1.0", 40, 5)
+
+
+def test_json_for_scripts_has_every_key() -> None:
+    gone = HostRecorder(host="db1")
+    gone.fail(Unreachable("no route", stage="tcp"))
+    run = RunReport(id="r1", command="play x", started=0.0, hosts=(HostRun(host="a"), gone.finish()))
+    data = json.loads(json.dumps(run_json(run)))
+    assert (data["exit_code"], data["totals"]["unreachable"], data["check"]) == (4, 1, False)
+    assert [host["outcome"] for host in data["hosts"]] == ["ok", "unreachable"]
+    assert data["hosts"][1]["error"]["stage"] == "tcp"
+    fleet = fleet_json({"a": host_report("a", {"containers": [{"name": "x", "status": "running"}]})})
+    assert json.loads(json.dumps(fleet))["a"]["states"] == {"running": 1}

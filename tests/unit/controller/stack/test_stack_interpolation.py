@@ -47,12 +47,12 @@ def test_forms(text: str, expected: str) -> None:
         ("${GONE:?set me}", "variable GONE is required: set me"),
         ("${EMPTY:?}", "variable EMPTY is required"),
         ("${GONE?set ${NAME}}", "variable GONE is required: set web"),
-        ("${NAME", "invalid interpolation at '${NAME'"),
-        ("${NAME:-x", "invalid interpolation: '${NAME:-x' is never closed"),
-        ("${}", "invalid interpolation at '${}'"),
-        ("$1", "invalid interpolation at '$1'"),
-        ("${NAME!x}", "invalid interpolation at '${NAME!x}'"),
-        ("5$", "invalid interpolation at '$'"),
+        ("${NAME", "invalid interpolation: a $ that begins neither $NAME nor ${NAME}"),
+        ("${NAME:-x", "invalid interpolation: a ${ that is never closed"),
+        ("${}", "invalid interpolation: a $ that begins neither $NAME nor ${NAME}"),
+        ("$1", "invalid interpolation: a $ that begins neither $NAME nor ${NAME}"),
+        ("${NAME!x}", "invalid interpolation: a $ that begins neither $NAME nor ${NAME}"),
+        ("5$", "invalid interpolation: a $ that begins neither $NAME nor ${NAME}"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
