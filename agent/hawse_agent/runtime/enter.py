@@ -1,0 +1,116 @@
+"""A further process in a running container: exec, health check."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import NoReturn
+
+from hawse_agent.cgroups import Base, Tree
+from hawse_agent.linux import namespace, seccomp
+from hawse_agent.runtime import handshake, process
+from hawse_agent.runtime.create import Stdio, kill_and_reap
+from hawse_agent.spec import codec
+from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+
+_NAMESPACES = (
+    namespace.CLONE_NEWNS
+    | namespace.CLONE_NEWNET
+    | namespace.CLONE_NEWIPC
+    | namespace.CLONE_NEWUTS
+    | namespace.CLONE_NEWCGROUP
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entered:
+    """A running process, a child of the caller. The fds are the caller's to close."""
+
+    pid: int
+    pidfd: int
+    console: int | None
+    """The terminal's master."""
+    warnings: tuple[str, ...]
+
+
+def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, stdio: Stdio) -> Entered:
+    """Run `wanted` beside the container's PID 1, which is `pid` here. Returns when the program runs.
+
+    Only in a process of one thread. Raises StartFailed with Docker's exit code.
+    """
+    unconfined = "unconfined" if config.privileged else config.seccomp
+    program = seccomp.compile_filter(unconfined, wanted.capabilities)
+    cgroup = Tree(codec.loads(Base, config.cgroup_base)).open(config.cgroup)
+    ours, theirs = handshake.pair()
+    try:
+        child, child_fd = _clone_beside(pidfd)
+        if child == 0:
+            ours.close()
+            _run(
+                process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
+                pidfd,
+            )
+    finally:
+        theirs.close()
+    parent = handshake.ParentEnd(ours)
+    console: int | None = None
+    try:
+        cgroup.add(child)
+        parent.cgroup()
+        ready = parent.wait_until_ready()
+        console = ready.console
+        parent.go()
+    except BaseException:
+        kill_and_reap(child, child_fd)
+        os.close(child_fd)
+        if console is not None:
+            os.close(console)
+        raise
+    finally:
+        parent.close()
+    return Entered(pid=child, pidfd=child_fd, console=console, warnings=ready.warnings)
+
+
+def _clone_beside(pidfd: int) -> tuple[int, int]:
+    """The child is born in the container's PID namespace; this process stays in its own."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespace.setns(pidfd, namespace.CLONE_NEWPID)
+        result = namespace.clone(0)
+        if result[0]:
+            namespace.setns(own, namespace.CLONE_NEWPID)
+        return result
+    finally:
+        os.close(own)
+
+
+def _run(child: process.Child, container: int) -> NoReturn:
+    try:
+        child.step = "start a session"
+        process.start_session()  # not dumpable before it can be seen from inside (CVE-2016-9962)
+        child.step = "enter the namespaces"
+        namespace.setns(container, _NAMESPACES)
+        child.step = "enter the cgroup"
+        child.shim.wait_for_cgroup()
+        child.step = "find the user"
+        process.find_user(child)
+        child.step = "connect standard streams"
+        process.connect(child)
+        child.step = "make a keyring"
+        process.new_keyring(child)
+        child.step = "set limits"
+        process.set_limits(child)
+        child.step = "enter the working directory"
+        process.enter_directory(child)
+        child.step = "wait for the shim"
+        child.shim.ready(child.master, child.warnings)
+        if child.master is not None:
+            os.close(child.master)
+        child.shim.wait_for_go()
+        child.step = "confine"
+        process.confine(child)
+        child.step = "exec"
+        process.execute(child)
+    except BaseException as error:
+        process.report(child, error)
+    os._exit(1)

@@ -1,0 +1,259 @@
+"""The child's side of a container's birth: one list of steps, from the clone to the program.
+
+The order is the point; what each place is for stands beside it. See `handshake` for the two waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from hawse_agent.cgroups import Base
+from hawse_agent.linux import mount, namespace, privilege, tree
+from hawse_agent.runtime import console, devices, mounts, process, rootfs
+from hawse_agent.spec.runtime import RuntimeConfig
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+
+
+@dataclass(kw_only=True)
+class Init(process.Child):
+    config: RuntimeConfig
+    base: Base
+    netns_fd: int | None
+    """A network namespace to join (a restart's own, or another container's); None: as cloned."""
+    targets: frozenset[str] = frozenset()
+    root_fd: int = -1
+    dev_fd: int = -1
+    proc_fd: int = -1
+
+
+def run(init: Init) -> NoReturn:
+    """In the freshly cloned child. Leaves by execve or `os._exit`."""
+    try:
+        for step, do in STEPS:
+            init.step = step
+            do(init)
+        init.step = "wait for the shim"
+        init.shim.ready(init.master, init.warnings)
+        if init.master is not None:
+            os.close(init.master)
+        init.shim.wait_for_go()
+        if init.config.init:
+            init.step = "init"
+            _become_reaper_beside_program(init)
+        init.step = "confine"
+        process.confine(init)
+        init.step = "exec"
+        process.execute(init)
+    except BaseException as error:
+        process.report(init, error)
+    os._exit(1)
+
+
+def _start_session(_: Init) -> None:
+    process.start_session()
+
+
+def _join_namespaces(init: Init) -> None:
+    config = init.config
+    for kind, wanted, flag in (
+        ("ipc", config.ipc_namespace, namespace.CLONE_NEWIPC),
+        ("uts", config.uts_namespace, namespace.CLONE_NEWUTS),
+    ):
+        if wanted.startswith("pid:"):
+            fd = os.open(f"/proc/{wanted.removeprefix('pid:')}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            namespace.setns(fd, flag)
+            os.close(fd)
+    if init.netns_fd is not None:
+        namespace.setns(init.netns_fd, namespace.CLONE_NEWNET)
+    if config.network in ("new", "none"):
+        _loopback_up()
+
+
+def _separate_mounts(init: Init) -> None:
+    mounts.keep_to_ourselves(init.config)
+
+
+def _mount_root(init: Init) -> None:
+    init.targets = mounts.user_targets(init.config)
+    init.root_fd = rootfs.mount_overlay(init.config)
+
+
+def _mount_kernel_file_systems(init: Init) -> None:
+    init.proc_fd = mounts.mount_proc(init.root_fd)
+    if "/dev" not in init.targets:
+        init.dev_fd = mounts.mount_dev(init.root_fd)
+        mounts.mount_in_dev(init.dev_fd, init.config, init.targets)
+    if "/sys" not in init.targets:
+        mounts.mount_sys(init.root_fd, read_only=not init.config.privileged)
+
+
+def _make_devices(init: Init) -> None:
+    if init.dev_fd >= 0:
+        devices.make_default_nodes(init.dev_fd)
+        devices.make_wanted_nodes(init.root_fd, init.config)
+
+
+def _enter_cgroup_namespace(init: Init) -> None:
+    init.shim.wait_for_cgroup()
+    namespace.unshare(namespace.CLONE_NEWCGROUP)
+    if not init.targets & {"/sys", "/sys/fs/cgroup"}:
+        mounts.mount_cgroups(
+            init.root_fd,
+            init.base.hierarchies,
+            init.base.version,
+            read_only=not init.config.privileged,
+        )
+
+
+def _mount_user_mounts(init: Init) -> None:
+    mounts.mount_user_mounts(init.root_fd, init.config, init.proc_fd)
+
+
+def _set_sysctls(init: Init) -> None:
+    """Through a procfs of our own, that no mount of the container can stand in for (CVE-2025-52881)."""
+    for key, value in init.config.sysctls.items():
+        path = "sys/" + key.replace(".", "/")
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=init.proc_fd)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+
+
+def _set_names(init: Init) -> None:
+    if init.config.uts_namespace == "new":
+        socket.sethostname(init.config.hostname)
+        if init.config.domainname:
+            fd = os.open("sys/kernel/domainname", os.O_WRONLY | os.O_CLOEXEC, dir_fd=init.proc_fd)
+            os.write(fd, init.config.domainname.encode())
+            os.close(fd)
+
+
+def _hide_paths(init: Init) -> None:
+    mounts.make_read_only(init.root_fd, init.config.readonly_paths)
+    mounts.hide(init.root_fd, init.config.masked_paths)
+
+
+def _make_working_directory(init: Init) -> None:
+    os.close(tree.make_in(init.root_fd, init.config.process.cwd, directory=True))
+
+
+def _pivot(init: Init) -> None:
+    rootfs.pivot(init.root_fd)
+
+
+def _find_user(init: Init) -> None:
+    process.find_user(init)
+
+
+def _connect(init: Init) -> None:
+    process.connect(init)
+    if init.process.tty and init.dev_fd >= 0:
+        console.mount_on_dev_console(0)
+
+
+def _make_root_read_only(init: Init) -> None:
+    if init.config.read_only:
+        mount.set_attributes(init.root_fd, mount.MOUNT_ATTR_RDONLY)
+
+
+def _new_keyring(init: Init) -> None:
+    process.new_keyring(init)
+
+
+def _set_limits(init: Init) -> None:
+    process.set_limits(init)
+
+
+def _enter_directory(init: Init) -> None:
+    process.enter_directory(init)
+
+
+STEPS: tuple[tuple[str, Callable[[Init], None]], ...] = (
+    ("start a session", _start_session),  # first: from here on nobody inside can look into this process
+    (
+        "join namespaces",
+        _join_namespaces,
+    ),  # needs the host's /proc; /sys shows the namespace it is mounted in
+    ("separate mounts", _separate_mounts),  # before any mount, or the host would see it
+    ("mount the root", _mount_root),
+    ("mount /proc, /dev and /sys", _mount_kernel_file_systems),  # before binds, which may lie in them
+    ("make device nodes", _make_devices),
+    ("enter the cgroup namespace", _enter_cgroup_namespace),  # as late as it can be: the shim works meanwhile
+    ("mount volumes", _mount_user_mounts),
+    ("make the working directory", _make_working_directory),  # before the root may become read-only
+    ("set sysctls", _set_sysctls),  # before /proc/sys is read-only
+    ("set the host name", _set_names),
+    ("mask paths", _hide_paths),  # after binds: a bind must not bring a masked path back
+    ("pivot_root", _pivot),  # from here on `/` is the container's
+    ("find the user", _find_user),  # in the container's own /etc
+    ("connect standard streams", _connect),
+    ("make the root read-only", _make_root_read_only),
+    ("make a keyring", _new_keyring),
+    ("set limits", _set_limits),
+    ("enter the working directory", _enter_directory),
+)
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+
+
+def _become_reaper_beside_program(init: Init) -> None:
+    """With `init`: the program becomes PID 2, this process stays PID 1. Returns in the program only."""
+    main = os.fork()
+    if main == 0:
+        os.setpgid(0, 0)
+        if init.process.tty:
+            _to_foreground()
+        return
+    try:
+        init.shim.close()
+        process.confine(init)
+        privilege.set_dumpable(False)  # or the container's root could read what the shim's memory held
+        privilege.die_with_parent()
+        privilege.set_name("hawse-init")
+        _reap(main)
+    finally:
+        os._exit(process.ENGINE)
+
+
+def _to_foreground() -> None:
+    """The program's group gets the terminal's signals. SIGTTOU would stop a background process that asks."""
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    os.tcsetpgrp(0, os.getpgrp())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def _reap(main: int) -> NoReturn:
+    """PID 1: passes signals on to the program, reaps every orphan, ends with the program."""
+    everything = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+    while True:
+        number = signal.sigwait(everything)
+        if number != signal.SIGCHLD:
+            try:
+                os.kill(main, number)
+            except OSError:
+                pass  # it has just ended, or runs as somebody else: PID 1 can do no more than that
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                os._exit(process.ENGINE)
+            if pid == 0:
+                break
+            if pid == main:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
