@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
-from typing import NoReturn
+from dataclasses import dataclass
 
 from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake
+from hawse_agent.runtime.handshake import ParentEnd
 from hawse_agent.runtime.init import Init, run
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import RuntimeConfig
 
-__all__ = ["Spawned", "Stdio", "check_sysctls", "kill_and_reap", "spawn"]
+__all__ = ["Spawned", "Stdio", "check_sysctls", "spawn"]
 
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}"
@@ -32,24 +33,49 @@ class Spawned:
     """A container's PID 1 before its exec. All fds are the caller's to close."""
 
     def __init__(
-        self, pid: int, pidfd: int, netns_fd: int | None, cgroup: Cgroup, parent: handshake.ParentEnd
+        self, config: RuntimeConfig, base: Base, child: _Cloned, netns_fd: int | None, parent: ParentEnd
     ) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
+        self.pid = child.pid
+        self.pidfd = child.pidfd
         self.netns_fd = netns_fd
         """Own network namespace (network `new` and `none`); keep it for a restart. None: shared."""
-        self.cgroup = cgroup
         self.console: int | None = None
-        """The terminal's master, once `go` has returned."""
-        self.warnings: tuple[str, ...] = cgroup.warnings
+        """The terminal's master, once prepared."""
+        self.warnings: tuple[str, ...] = ()
+        self._config = config
+        self._tree = Tree(base)
+        self._cgroup: Cgroup | None = None
         self._parent = parent
+        self._prepared = False
+
+    @property
+    def cgroup(self) -> Cgroup:
+        """The container's, once prepared."""
+        return self._cgroup if self._cgroup is not None else self._tree.open(self._config.cgroup)
+
+    def prepare(self) -> None:
+        """Make the cgroup with its limits, move PID 1 into it, and hear that all mounts are done. Moving the
+        first process of a while takes the kernel 10 ms: call this before waiting for the network.
+        Raises StartFailed and what `Tree.create` raises, and then all is undone."""
+        config = self._config
+        try:
+            rules = device_rules(config.devices, config.privileged)
+            self._cgroup = self._tree.create(config.cgroup, config.resources, rules)
+            self._cgroup.add(self.pid)
+            self._parent.cgroup()
+            ready = self._parent.wait_until_ready()
+        except BaseException:
+            self.abort()
+            raise
+        self.console = ready.console
+        self.warnings = (*self._cgroup.warnings, *ready.warnings)
+        self._prepared = True
 
     def go(self) -> None:
         """Let it execute its program; returns when it runs. Raises StartFailed, and then all is undone."""
+        if not self._prepared:
+            self.prepare()
         try:
-            ready = self._parent.wait_until_ready()
-            self.console = ready.console
-            self.warnings += ready.warnings
             self._parent.go()
         except BaseException:
             self.abort()
@@ -60,8 +86,10 @@ class Spawned:
         """Kill and reap it, remove its cgroup. `netns_fd` and `pidfd` stay open."""
         self._parent.close()
         kill_and_reap(self.pid, self.pidfd)
-        self.cgroup.kill()
-        self.cgroup.remove()
+        if self._cgroup is not None:
+            self._cgroup.kill()
+            self._cgroup.remove()
+            self._cgroup = None
         if self.console is not None:
             os.close(self.console)
             self.console = None
@@ -72,42 +100,37 @@ def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> S
     it stays the caller's and is handed back as `Spawned.netns_fd`."""
     check_sysctls(config)
     base = codec.loads(Base, config.cgroup_base)
-    rules = device_rules(config.devices, config.privileged)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
     joined = netns_fd
     if config.network.startswith("pid:"):
         joined = _open_namespace(config.network, "net")
     ours, theirs = handshake.pair()
     try:
-        pid, pidfd = _clone(config, joined)
-        if pid == 0:
+        child = _clone(config, joined)
+        if child.pid == 0:
             ours.close()
-            _child(config, stdio, base, joined, program, handshake.ChildEnd(theirs))
+            run(
+                Init(
+                    process=config.process,
+                    stdio=stdio,
+                    shim=handshake.ChildEnd(theirs),
+                    filter=program,
+                    config=config,
+                    base=base,
+                    netns_fd=joined,
+                )
+            )
+    except BaseException:
+        ours.close()
+        raise
     finally:
         theirs.close()
         if joined is not None and joined != netns_fd:
             os.close(joined)
-    parent = handshake.ParentEnd(ours)
-    own_netns = netns_fd
-    try:
-        if config.network in ("new", "none") and own_netns is None:
-            own_netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        cgroup = Tree(base).create(config.cgroup, config.resources, rules)
-        try:
-            cgroup.add(pid)
-        except BaseException:
-            kill_and_reap(pid, pidfd)
-            cgroup.remove()
-            raise
-    except BaseException:
-        parent.close()
-        kill_and_reap(pid, pidfd)
-        os.close(pidfd)
-        if own_netns is not None and own_netns != netns_fd:
-            os.close(own_netns)
-        raise
-    parent.cgroup()
-    return Spawned(pid, pidfd, own_netns, cgroup, parent)
+    own = netns_fd
+    if own is None and config.network in ("new", "none"):
+        own = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return Spawned(config, base, child, own, ParentEnd(ours))
 
 
 def check_sysctls(config: RuntimeConfig) -> None:
@@ -128,26 +151,6 @@ def check_sysctls(config: RuntimeConfig) -> None:
             raise InputError(f"sysctl '{key}' is not a name")
 
 
-def _child(
-    config: RuntimeConfig,
-    stdio: Stdio,
-    base: Base,
-    netns_fd: int | None,
-    program: bytes | None,
-    shim: handshake.ChildEnd,
-) -> NoReturn:
-    init = Init(
-        process=config.process,
-        stdio=stdio,
-        shim=shim,
-        filter=program,
-        config=config,
-        base=base,
-        netns_fd=netns_fd,
-    )
-    run(init)
-
-
 _FLAGS: Mapping[str, int] = {
     "pid_namespace": namespace.CLONE_NEWPID,
     "ipc_namespace": namespace.CLONE_NEWIPC,
@@ -155,7 +158,14 @@ _FLAGS: Mapping[str, int] = {
 }
 
 
-def _clone(config: RuntimeConfig, joined_netns: int | None) -> tuple[int, int]:
+@dataclass(frozen=True, kw_only=True)
+class _Cloned:
+    pid: int
+    pidfd: int
+
+
+def _clone(config: RuntimeConfig, joined_netns: int | None) -> _Cloned:
+    """In the child `pid` is 0."""
     flags = namespace.CLONE_NEWNS
     for field, flag in _FLAGS.items():
         if getattr(config, field) == "new":
@@ -163,19 +173,27 @@ def _clone(config: RuntimeConfig, joined_netns: int | None) -> tuple[int, int]:
     if config.network in ("new", "none") and joined_netns is None:
         flags |= namespace.CLONE_NEWNET
     if not config.pid_namespace.startswith("pid:"):
-        return namespace.clone(flags)
-    # A PID namespace is joined by the children: set ours aside for the moment of the clone.
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        pid, pidfd = namespace.clone(flags)
+        return _Cloned(pid=pid, pidfd=pidfd)
     other = _open_namespace(config.pid_namespace, "pid")
     try:
-        namespace.setns(other, namespace.CLONE_NEWPID)
-        result = namespace.clone(flags)
-        if result[0]:
+        return clone_into_pid_namespace(other, flags)
+    finally:
+        os.close(other)
+
+
+def clone_into_pid_namespace(fd: int, flags: int) -> _Cloned:
+    """A PID namespace (or that of a pidfd) is joined by the children of who calls setns: this process sets
+    its own aside for the moment of the clone."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespace.setns(fd, namespace.CLONE_NEWPID)
+        pid, pidfd = namespace.clone(flags)
+        if pid:
             namespace.setns(own, namespace.CLONE_NEWPID)
+        return _Cloned(pid=pid, pidfd=pidfd)
     finally:
         os.close(own)
-        os.close(other)
-    return result
 
 
 def _open_namespace(of: str, kind: str) -> int:

@@ -9,7 +9,8 @@ from typing import NoReturn
 from hawse_agent.cgroups import Base, Tree
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, process
-from hawse_agent.runtime.create import Stdio, kill_and_reap
+from hawse_agent.runtime.create import clone_into_pid_namespace, kill_and_reap
+from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
 
@@ -43,45 +44,35 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
     cgroup = Tree(codec.loads(Base, config.cgroup_base)).open(config.cgroup)
     ours, theirs = handshake.pair()
     try:
-        child, child_fd = _clone_beside(pidfd)
-        if child == 0:
+        cloned = clone_into_pid_namespace(pidfd, 0)
+        if cloned.pid == 0:
             ours.close()
             _run(
                 process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
                 pidfd,
             )
+    except BaseException:
+        ours.close()
+        raise
     finally:
         theirs.close()
     parent = handshake.ParentEnd(ours)
     console: int | None = None
     try:
-        cgroup.add(child)
+        cgroup.add(cloned.pid)
         parent.cgroup()
         ready = parent.wait_until_ready()
         console = ready.console
         parent.go()
     except BaseException:
-        kill_and_reap(child, child_fd)
-        os.close(child_fd)
+        kill_and_reap(cloned.pid, cloned.pidfd)
+        os.close(cloned.pidfd)
         if console is not None:
             os.close(console)
         raise
     finally:
         parent.close()
-    return Entered(pid=child, pidfd=child_fd, console=console, warnings=ready.warnings)
-
-
-def _clone_beside(pidfd: int) -> tuple[int, int]:
-    """The child is born in the container's PID namespace; this process stays in its own."""
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespace.setns(pidfd, namespace.CLONE_NEWPID)
-        result = namespace.clone(0)
-        if result[0]:
-            namespace.setns(own, namespace.CLONE_NEWPID)
-        return result
-    finally:
-        os.close(own)
+    return Entered(pid=cloned.pid, pidfd=cloned.pidfd, console=console, warnings=ready.warnings)
 
 
 def _run(child: process.Child, container: int) -> NoReturn:

@@ -194,7 +194,6 @@ def _read_untrusted(path: str) -> str:
             raise InputError(f"{path} of the container is not a regular file")
         if status.st_size > _MAX_FILE:
             raise InputError(f"{path} of the container is larger than {_MAX_FILE} bytes")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read(_MAX_FILE).decode(errors="surrogateescape")
+        return os.read(fd, status.st_size).decode(errors="surrogateescape")
     finally:
         os.close(fd)

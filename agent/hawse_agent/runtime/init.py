@@ -222,7 +222,7 @@ def _become_reaper_beside_program(init: Init) -> None:
         process.confine(init)
         privilege.set_dumpable(False)  # or the container's root could read what the shim's memory held
         privilege.die_with_parent()
-        privilege.set_name("hawse-init")
+        privilege.set_title("hawse-init")
         _reap(main)
     finally:
         os._exit(process.ENGINE)

@@ -20,7 +20,7 @@ from hawse_agent.spec.runtime import ProcessConfig
 NOT_FOUND, NOT_EXECUTABLE, ENGINE = 127, 126, 125
 
 _CLOSE_RANGE_CLOEXEC = 4
-_KEPT_SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
+_CATCHABLE = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +75,10 @@ def start_session() -> None:
     """Out of the shim's session and signal handling; memory and fds hidden from who shares the namespaces."""
     privilege.set_dumpable(False)
     signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        # Python ignores SIGPIPE and SIGXFSZ, and ignored signals would stay so in the program.
-        if number not in _KEPT_SIGNALS and signal.getsignal(number) != signal.SIG_DFL:
-            signal.signal(number, signal.SIG_DFL)
+    for (
+        number
+    ) in _CATCHABLE:  # an ignored signal would stay so in the program; Python ignores SIGPIPE, SIGXFSZ
+        signal.signal(number, signal.SIG_DFL)
     os.setsid()
     os.umask(0)
 

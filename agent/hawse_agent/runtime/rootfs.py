@@ -22,9 +22,10 @@ def mount_overlay(config: RuntimeConfig) -> int:
     """
     home = os.path.dirname(config.upper)
     point = f"{home}/root"
-    for directory in (point, config.upper, config.work):
-        os.makedirs(directory, exist_ok=True)
     layers = config.layers or (_empty_layer(home),)
+    for directory in (point, config.work):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    _make_upper(config.upper, layers[0])
     opened: list[int] = []
     back = os.open(".", _PATH)
     try:
@@ -42,6 +43,17 @@ def mount_overlay(config: RuntimeConfig) -> int:
     root_fd = os.open(point, _PATH)
     mount.set_attributes(root_fd, propagation=mount.MS_PRIVATE)
     return root_fd
+
+
+def _make_upper(path: str, topmost: str) -> None:
+    """The upper directory is what the container sees as `/`: owner and mode come from the image's."""
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        return
+    status = os.stat(topmost)
+    os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, status.st_mode & 0o7777)
 
 
 def _empty_layer(home: str) -> str:
