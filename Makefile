@@ -1,0 +1,59 @@
+# `make demo` and `make test` set up all that they need (see setup/prepare.py), on a fresh Debian with root.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SESSION := $(BIN)/python -m tests.support.isolation --
+KEEP ?=
+
+.PHONY: help demo test test-unit test-engine test-fleet test-vm test-peers soak lint bench clean packages
+.DEFAULT_GOAL := help
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+packages:
+	@$(PYTHON) setup/prepare.py packages
+
+$(STAMP): pyproject.toml setup/prepare.py
+	@$(PYTHON) setup/prepare.py venv $(VENV)
+	@touch $@
+
+demo: packages $(STAMP) ## the main job, on three test hosts that it makes itself (KEEP=1 leaves them up)
+	@KEEP='$(KEEP)' $(SESSION) $(BIN)/python -m tests.support.demo
+
+test: packages $(STAMP) lint test-unit test-engine test-fleet ## everything that CI runs
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check --quiet agent controller tests bench setup
+	@$(BIN)/ruff format --check --quiet agent controller tests bench setup
+	@$(BIN)/mypy --no-error-summary
+
+test-unit: $(STAMP)
+	@$(BIN)/python -m pytest -q tests/unit tests/contract
+
+test-engine: packages $(STAMP)
+	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/engine
+
+test-fleet: packages $(STAMP)
+	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/fleet
+
+test-peers: packages $(STAMP) ## comparisons that need dockerd
+	@$(PYTHON) setup/prepare.py packages peers
+	@$(SESSION) $(BIN)/python -m pytest -q -m peers tests
+
+soak: packages $(STAMP) ## the full counts
+	@$(SESSION) $(BIN)/python -m pytest -q -m soak tests
+
+test-vm: packages $(STAMP) ## boots a virtual machine with systemd and cgroup v2
+	@$(PYTHON) setup/prepare.py packages vm
+	@$(BIN)/python -m pytest -q -m vm tests/vm
+
+bench: packages $(STAMP) ## side by side with the peers that are installed
+	@$(PYTHON) setup/prepare.py packages peers
+	@$(PYTHON) setup/prepare.py bench $(VENV)
+	@$(SESSION) $(BIN)/python -m bench
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
