@@ -165,7 +165,20 @@ class _Agent(paramiko.agent.AgentSSH):
 
 def _read_key(path: Path, passphrase: str) -> paramiko.PKey:
     """With the certificate beside it, `KEY-cert.pub`, when there is one."""
-    return paramiko.PKey.from_path(path, passphrase or None)
+    failure: Exception = ValueError("not a private key")
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            key: paramiko.PKey = kind.from_private_key_file(str(path), passphrase or None)
+        except (paramiko.PasswordRequiredException, OSError):
+            raise
+        except (paramiko.SSHException, ValueError) as error:  # of another kind
+            failure = error
+        else:
+            certificate = path.with_name(f"{path.name}-cert.pub")
+            if certificate.exists():
+                key.load_certificate(str(certificate))
+            return key
+    raise failure
 
 
 def _public_blob(path: Path) -> bytes | None:

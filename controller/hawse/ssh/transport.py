@@ -22,7 +22,7 @@ _WAKE = 2.0
 
 
 # The published stubs know neither it nor the members that are overridden here.
-_Base: Any = paramiko.ServiceRequestingTransport  # type: ignore[name-defined]
+_Base: Any = vars(paramiko)["ServiceRequestingTransport"]
 
 
 class Transport(_Base):  # type: ignore[misc]
@@ -48,12 +48,12 @@ class Transport(_Base):  # type: ignore[misc]
         self.daemon = True
         self.banner_timeout = banner
         self._service_answer = threading.Event()
-        offered: tuple[str, ...] = self._preferred_keys
+        offered: tuple[str, ...] = _Base._preferred_keys
         known = [kind for name in key_kinds for kind in _signatures(name) if kind in offered]
         self._preferred_keys = (*known, *(kind for kind in offered if kind not in known))
 
     def _parse_service_accept(self, m: paramiko.Message) -> None:
-        super()._parse_service_accept(m)  # type: ignore[misc]
+        super()._parse_service_accept(m)
         self._service_answer.set()
 
     def ensure_session(self) -> None:
