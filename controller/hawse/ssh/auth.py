@@ -57,7 +57,7 @@ class KeyRing:
                 return self._unlock(path)
             return f"{path}: the passphrase is wrong"
         except (OSError, ValueError, paramiko.SSHException) as error:
-            return f"{path}: {error}"
+            return f"{path}: {'the passphrase is wrong' if passphrase else error}"
 
     def _unlock(self, path: Path) -> paramiko.PKey | str:
         passphrase = self._ask(path) if self._ask else ""
