@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Fleet:
     """Connections to hosts, one for each, opened when first asked for and shared until `close`.
 
-    `ask_passphrase` is called for a protected key, once for each file; `warn` hears of unchecked and new keys.
+    `ask_passphrase` is called for a protected key, once for each file; `warn` hears of new and unchecked host
+    keys.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Fleet:
         return opened
 
     def agent(self, target: Target, *, say: Callable[[str], None] = lambda text: None) -> AgentClient:
-        """A client of the host's agent, installed or upgraded where needed. Close it; the connection stays."""
+        """A client of the host's agent, installed or upgraded where needed; its connection outlives it."""
         connection = self.connection(target)
         return bootstrap.connect_agent(
             connection,

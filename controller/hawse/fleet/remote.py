@@ -1,7 +1,7 @@
-"""What runs on a host before there is an agent: a shell script that finds Python, a Python script that installs.
+"""What runs on a host without an agent: a shell script finds Python, Python scripts install and remove.
 
-Both are sent as text and answer with one JSON line after a marker, so that a noisy login shell does no harm. The
-shell script is plain POSIX sh; the Python script is standard library only and is run as root.
+All are sent as text and answer with lines after a marker, so that a noisy login shell does no harm. The shell
+script is plain POSIX sh; the Python scripts are standard library only and run as root.
 """
 
 from __future__ import annotations
