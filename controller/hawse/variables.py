@@ -35,6 +35,9 @@ def data(value: Any) -> Variable:
     return Variable(value, templated=False)
 
 
-def written(values: Mapping[str, Any], marks: Marks, place: Place = ()) -> dict[str, Variable]:
-    """The variables of a mapping that stands at `place` of a file."""
-    return {str(name): Variable(value, marks, (*place, name)) for name, value in values.items()}
+def written(values: Mapping[Any, Any], marks: Marks, place: Place = ()) -> dict[str, Variable]:
+    """The variables of a mapping that stands at `place` of a file. Raises InputError for `yes:` as a name."""
+    for name in values:
+        if not isinstance(name, str):
+            raise marks.error((*place, name), f"a variable's name is text, not {name!r}", hint="quote it")
+    return {name: Variable(value, marks, (*place, name)) for name, value in values.items()}

@@ -155,7 +155,9 @@ class Inventory:
         return merged
 
     def _playbook(self, directory: Path) -> VarsFiles:
-        same = next((files for files in self._beside if files.directory.absolute() == directory.absolute()), None)
+        same = next(
+            (files for files in self._beside if files.directory.absolute() == directory.absolute()), None
+        )
         return same or self._playbooks.setdefault(directory, VarsFiles(directory))
 
 

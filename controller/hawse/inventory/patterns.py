@@ -84,15 +84,13 @@ def _matcher(name: str) -> Callable[[str], bool]:
 
 
 def _chosen(hosts: list[Host], subscript: re.Match[str]) -> list[Host]:
-    if subscript["index"] is not None:
-        index = int(subscript["index"])
-        if not -len(hosts) <= index < len(hosts):
-            raise InputError(
-                f"{subscript[0]!r} is out of range: {subscript['name']!r} has {len(hosts)} hosts"
-            )
-        return [hosts[index]]
-    end = int(subscript["end"] or 0)  # an end of 0 means all the rest, as in Ansible
-    return hosts[int(subscript["start"]) : end + 1 if end else None]
+    single = subscript["index"] or (subscript["start"] if subscript["end"] == "0" else None)
+    if single is None:  # a slice, its end included
+        return hosts[int(subscript["start"]) : int(subscript["end"]) + 1 if subscript["end"] else None]
+    index = int(single)  # an end of 0 is no end at all, as in Ansible: one host
+    if not -len(hosts) <= index < len(hosts):
+        raise InputError(f"{subscript[0]!r} is out of range: {subscript['name']!r} has {len(hosts)} hosts")
+    return [hosts[index]]
 
 
 def _unknown(graph: Graph, term: str) -> InputError:

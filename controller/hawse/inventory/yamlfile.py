@@ -43,7 +43,8 @@ def _group(name: Any, body: Any, place: Place, marks: Marks, graph: Graph) -> Gr
             if key == "hosts":
                 _hosts(entry, content, at, group, marks, graph)
             elif key == "vars":
-                graph.set_group_variable(group, str(entry), Variable(content, marks, at))
+                for name_, variable in written({entry: content}, marks, at[:-1]).items():
+                    graph.set_group_variable(group, name_, variable)
             else:
                 child = _group(entry, content, at, marks, graph)
                 try:

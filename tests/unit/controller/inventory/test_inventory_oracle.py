@@ -1,0 +1,168 @@
+"""Our reading of inventories against Ansible's own, where ansible-inventory is installed (skipped elsewhere)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hawse import inventory
+
+ORACLE = next(
+    (
+        str(path)
+        for path in (
+            Path(__file__).parents[4] / ".cache/oracle/bin/ansible-inventory",
+            Path(sys.prefix) / "bin/ansible-inventory",
+            Path(shutil.which("ansible-inventory") or "/nonexistent"),
+        )
+        if path.exists()
+    ),
+    "",
+)
+pytestmark = pytest.mark.skipif(not ORACLE, reason="ansible-inventory is not installed")
+
+INI = """
+loose1 x=1
+loose2:2222
+
+[web]
+web[01:03].example.com http_port=8080 flag=True name="quoted text" n="2" s="'3'" d={'x':1}
+[web:vars]
+http_port=9090
+a = b = c
+list = [1, (2, 3)]
+comment = 8080 # c
+text = bar # baz
+empty=
+yes = yes
+octal = 007
+hex = 0x10
+exp = 1e3
+none = None
+[db]
+db-[a:c] ansible_host=10.0.0.1
+"user host"  k=v   # comment
+[prod:children]
+web
+db
+[eu:children]
+prod
+[db:vars]
+tier=2
+ansible_group_priority=10
+[all:vars]
+top=1
+tier=0
+[web]
+extra.example.com
+[fe80::1]:22
+[lonely]
+[shared]
+web01.example.com
+db-a
+[shared:vars]
+tier=9
+"""
+
+YAML = """
+all:
+  vars: {top: 1, yes_: yes, octal: 010}
+  hosts:
+    plain:
+    ported:2222: {a: 1}
+  children:
+    web:
+      hosts:
+        "w[1:3]": {p: 80}
+      vars: {tier: web, deep: [1, {x: y}]}
+      children:
+        canary: {hosts: w1}
+    db:
+      hosts: {d1: , d2: {q: "{{ top }}"}}
+other:
+  children: {web: }
+  vars: {tier: other}
+"""
+
+FILES = {
+    "group_vars/all.yml": "top: from_all_file\nhttp_port: 1\n",
+    "group_vars/web/one.yml": "merged: 1\nwho: dir\n",
+    "group_vars/web/two.yaml": "merged: 2\n",
+    "group_vars/web/.hidden.yml": "merged: 3\n",
+    "group_vars/web.yml": "who: file\n",
+    "group_vars/db": "who: bare\n",
+    "host_vars/w1.json": '{"p": 81}',
+    "host_vars/db-a": "tier: host\n",
+}
+
+
+def ansible(*arguments: str) -> Any:
+    environment = {
+        **os.environ,
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+        "ANSIBLE_CONFIG": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+    }
+    done = subprocess.run(
+        [ORACLE, *arguments], capture_output=True, env=environment, check=True, timeout=60, text=True
+    )
+    return done.stdout
+
+
+def without_profile(listing: dict[str, Any]) -> dict[str, Any]:
+    listing["_meta"].pop("profile", None)
+    return listing
+
+
+@pytest.fixture(params=["ini", "yaml", "both", "directory"])
+def sources(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "one.ini").write_text(INI)
+    (tmp_path / "two.yml").write_text(YAML)
+    (tmp_path / "notes.md").write_text("not an inventory")
+    return {
+        "ini": [str(tmp_path / "one.ini")],
+        "yaml": [str(tmp_path / "two.yml")],
+        "both": [str(tmp_path / "two.yml"), str(tmp_path / "one.ini"), "h1,h2:99,"],
+        "directory": [str(tmp_path)],
+    }[request.param]
+
+
+def test_list_and_graph_are_ansibles(sources: list[str]) -> None:
+    options = [word for source in sources for word in ("-i", source)]
+    ours = inventory.load(sources)
+    theirs = without_profile(json.loads(ansible(*options, "--list")))
+    listing = ours.list_json()
+    assert listing["_meta"]["hostvars"] == theirs["_meta"]["hostvars"]
+    assert listing == theirs
+    assert ours.graph_text().strip() == ansible(*options, "--graph").strip()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "all", "*", "web", "web:db", "web,db", "web:&shared", "all:!web", "!db", "&shared", "prod:!shared",
+        "web*", "~web", "~.*example", "db-a", "db-a,web", "web[0]", "web[-1]", "web[0:1]", "web[1:]", "web[1:0]",
+        "*.example.com", "db-?", "ungrouped", "eu", "localhost", "web:!~web0[12]", "a*", "loose*:db", "db-[ab]*",
+    ],
+)  # fmt: skip
+def test_patterns_are_ansibles(pattern: str, tmp_path: Path) -> None:
+    (tmp_path / "one.ini").write_text(INI)
+    program = Path(ORACLE).with_name("ansible")
+    environment = {**os.environ, "ANSIBLE_CONFIG": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        [str(program), "-i", str(tmp_path / "one.ini"), pattern, "--list-hosts"],
+        capture_output=True, env=environment, check=True, timeout=60, text=True,
+    )  # fmt: skip
+    theirs = [line.strip() for line in done.stdout.splitlines()[1:]]
+    ours = [host.name for host in inventory.load([tmp_path / "one.ini"]).match(pattern)]
+    assert ours == theirs
