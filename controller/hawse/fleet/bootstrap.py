@@ -252,11 +252,13 @@ def _answer(connection: Connection, done: Completed) -> dict[str, Any]:
 
 
 def _broken(connection: Connection, error: NoAgent) -> HawseError:
-    reason = error.output.splitlines()[-1] if error.output else f"exit status {error.code}"
+    lines = error.output.splitlines() or [f"exit status {error.code}"]
+    own = [line for line in lines if line.startswith("hawse-agent")]  # else a traceback: its last line
+    reason = own[0].removeprefix("hawse-agent:").strip() if own else lines[-1]
     return Unreachable(
         f"{connection.name}: the agent does not start: {reason}",
         stage="agent",
-        hint=f"hawse host doctor {connection.name}",
+        hint="hawse host doctor",
     )
 
 

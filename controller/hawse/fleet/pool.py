@@ -57,9 +57,9 @@ def run(
     """Calls `work` for every host; `done` hears of each as it ends, from that host's thread."""
     pool = _Pool(hosts, work, done)
     interrupted = False
-    for _ in range(min(forks, len(hosts))):
-        threading.Thread(target=pool.worker, name="fleet", daemon=True).start()
     try:
+        for _ in range(min(forks, len(hosts))):
+            threading.Thread(target=pool.worker, name="fleet", daemon=True).start()
         pool.wait(None)
     except KeyboardInterrupt:
         interrupted = True

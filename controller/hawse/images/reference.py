@@ -8,6 +8,7 @@ from hawse_agent.errors import InputError
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(:[0-9]+)?|\[[0-9a-fA-F:]+\](:[0-9]+)?")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -21,7 +22,7 @@ def canonical(reference: str) -> str:
     path, colon, tag = tail.partition(":")
     if head == "docker.io" and "/" not in path:
         path = f"library/{path}"
-    if not _PATH.fullmatch(path) or (colon and not _TAG.fullmatch(tag)):
+    if not _REGISTRY.fullmatch(head) or not _PATH.fullmatch(path) or (colon and not _TAG.fullmatch(tag)):
         raise InputError(f"not the name of an image: {reference!r}", hint="names are lower case: name[:tag]")
     if digest:
         if not _DIGEST.fullmatch(digest):

@@ -130,6 +130,8 @@ class SshClient:
         transport = Transport(sock, key_kinds=kinds, banner=target.timeouts.banner)
         try:
             transport.start_client(timeout=target.timeouts.banner)
+            if not transport.initial_kex_done:  # it returns as if all was well
+                raise paramiko.SSHException(f"no answer within {target.timeouts.banner:g} s")
         except (paramiko.SSHException, OSError, EOFError) as error:
             transport.close()
             reason = str(error) or "the host ended the connection"

@@ -1,0 +1,233 @@
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from hawse.images import importer, send
+from hawse.images.config import apply_changes
+from hawse.images.reference import canonical, familiar
+from hawse.images.store import ImageStore
+from hawse_agent.errors import InputError, NotFound, ProtocolError
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return output.getvalue()
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+ROOT = tar_of({"bin/sh": b"#!" * 5000, "etc/passwd": b"root"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "store")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root.tar"
+    path.write_bytes(ROOT)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    return path
+
+
+def config_of(store: ImageStore, image_id: str) -> Any:
+    with store.open_blob(image_id) as file:
+        return json.load(file)
+
+
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, zstandard.compress])
+def test_a_root_becomes_an_image(store: ImageStore, root: Path, pack: Any) -> None:
+    root.write_bytes(pack(ROOT))
+    [image] = importer.import_file(store, root, reference="guestbook", changes=['CMD ["sh"]', "USER app"])
+    source = store.get("docker.io/library/guestbook:latest")
+    assert (source.id, source.manifest, source.blobs) == (image.id, image.manifest, image.blobs)
+    assert source.reference == "docker.io/library/guestbook:latest" and len(source.blobs) == 3
+    config = config_of(store, image.id)
+    assert config["rootfs"]["diff_ids"] == [digest(ROOT)] and config["config"] == {
+        "Cmd": ["sh"],
+        "User": "app",
+    }
+    for blob in source.blobs:
+        assert digest(b"".join(store.chunks(blob))) == blob
+    assert source.size == sum(store.size(blob) for blob in source.blobs)
+
+
+def test_the_same_file_gives_the_same_image(store: ImageStore, root: Path) -> None:
+    first = importer.import_file(store, root, reference="a")
+    again = importer.import_file(store, root, reference="a")
+    assert first == again and [image.reference for image in store.images()] == ["docker.io/library/a:latest"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [gzip.compress(ROOT)[:-9], zstandard.compress(ROOT)[:-9], b"no tar", zstandard.compress(ROOT)[:40]],
+)
+def test_a_broken_file(store: ImageStore, root: Path, damage: bytes) -> None:
+    root.write_bytes(damage)
+    with pytest.raises(InputError, match=r"root\.tar"):
+        importer.import_file(store, root, reference="a")
+    assert store.images() == []
+    assert not list(store.directory.glob("blobs/sha256/.incoming*"))
+
+
+def test_a_name_is_needed(store: ImageStore, root: Path) -> None:
+    with pytest.raises(InputError, match="needs a name"):
+        importer.import_file(store, root)
+
+
+def test_docker_archive(store: ImageStore, tmp_path: Path) -> None:
+    config = json.dumps({"architecture": "amd64", "rootfs": {"diff_ids": [digest(ROOT)]}}).encode()
+    manifest = [{"Config": "c.json", "RepoTags": ["app:1", "app:2"], "Layers": ["l/layer.tar"]}]
+    path = tmp_path / "saved.tar"
+    files = {"c.json": config, "l/layer.tar": ROOT, "manifest.json": json.dumps(manifest).encode()}
+    path.write_bytes(tar_of(files))
+    [image] = importer.import_file(store, path)
+    assert image.id == digest(config)
+    assert [entry.reference for entry in store.images()] == [
+        "docker.io/library/app:1",
+        "docker.io/library/app:2",
+    ]
+    path.write_bytes(tar_of({**files, "l/layer.tar": ROOT + b"\0"}))
+    with pytest.raises(InputError, match="damaged"):
+        importer.import_file(store, path)
+
+
+def test_oci_archive(store: ImageStore, tmp_path: Path) -> None:
+    layer = gzip.compress(ROOT)
+    config = json.dumps({"architecture": "arm64", "rootfs": {"diff_ids": [digest(ROOT)]}}).encode()
+    manifest = json.dumps(
+        {"config": {"digest": digest(config), "size": 1}, "layers": [{"digest": digest(layer), "size": 1}]}
+    ).encode()
+    platform = {"architecture": "arm64", "os": "linux"}
+    index = json.dumps({"manifests": [{"digest": digest(manifest), "platform": platform}]}).encode()
+    blobs = {f"blobs/{digest(data).replace(':', '/')}": data for data in (layer, config, manifest, index)}
+    top = json.dumps({"manifests": [{"digest": digest(index)}]}).encode()
+    path = tmp_path / "oci.tar"
+    path.write_bytes(tar_of({"oci-layout": b"{}", "index.json": top, **blobs}))
+    [image] = importer.import_file(store, path, reference="app", architecture="arm64")
+    assert (image.id, image.architecture) == (digest(config), "arm64") and digest(layer) in image.blobs
+    with pytest.raises(InputError, match="no image for riscv64"):
+        importer.import_file(store, path, reference="app", architecture="riscv64")
+
+
+def test_remove_deletes_what_nobody_needs(store: ImageStore, root: Path) -> None:
+    importer.import_file(store, root, reference="a")
+    importer.import_file(store, root, reference="b", changes=["USER b"])
+    store.remove("a")
+    assert len(list(store.directory.glob("blobs/sha256/*"))) == 3
+    with pytest.raises(NotFound):
+        store.get("a")
+    with pytest.raises(NotFound):
+        store.remove("a")
+    assert store.get("b").size
+
+
+def test_a_damaged_blob_is_not_sent_whole(store: ImageStore) -> None:
+    name = store.put(b"good")
+    (store.directory / "blobs/sha256" / name[7:]).write_bytes(b"evil")
+    with pytest.raises(ProtocolError, match="damaged"):
+        list(store.chunks(name))
+
+
+def test_send_uploads_what_is_missing(store: ImageStore, root: Path) -> None:
+    importer.import_file(store, root, reference="a")
+    source = store.get("a")
+    client, heard = FakeClient(missing=source.blobs[1:]), list[tuple[int, int]]()
+    image_id = send.send(client, store, source, progress=lambda sent, total: heard.append((sent, total)))  # type: ignore[arg-type]
+    assert image_id == source.id and list(client.got) == list(source.blobs[1:])
+    total = sum(store.size(blob) for blob in source.blobs[1:])
+    assert heard[-1] == (total, total)
+
+
+class FakeClient:
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        self.missing, self.got = missing, dict[str, bytes]()
+
+    def second(self) -> "FakeClient":
+        return self
+
+    def __enter__(self) -> "FakeClient":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def missing_blobs(self, digests: tuple[str, ...]) -> tuple[str, ...]:
+        return self.missing
+
+    def upload_blob(self, name: str, pieces: Any, size: int) -> None:
+        self.got[name] = b"".join(pieces)
+        assert len(self.got[name]) == size and digest(self.got[name]) == name
+
+    def commit_image(self, manifest: str, references: tuple[str, ...]) -> str:
+        assert references == ("docker.io/library/a:latest",)
+        blobs = [data for data in self.got.values() if b"diff_ids" in data]
+        return digest(blobs[0])
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("me/app:1.2", "docker.io/me/app:1.2"),
+        ("localhost/app", "localhost/app:latest"),
+        ("localhost:5000/a/b:x", "localhost:5000/a/b:x"),
+        ("ghcr.io/a/b@sha256:" + "0" * 64, "ghcr.io/a/b@sha256:" + "0" * 64),
+    ],
+)
+def test_references(short: str, full: str) -> None:
+    assert canonical(short) == full == canonical(full)
+
+
+@pytest.mark.parametrize("text", ["", "UPPER", "a b", "app:", "a//b", "app@sha256:1", "-a", "app:la/test"])
+def test_not_a_reference(text: str) -> None:
+    with pytest.raises(InputError):
+        canonical(text)
+
+
+def test_familiar() -> None:
+    assert familiar("docker.io/library/nginx:1") == "nginx:1" and familiar("ghcr.io/a/b:1") == "ghcr.io/a/b:1"
+
+
+def test_changes() -> None:
+    assert apply_changes(
+        [
+            "ENTRYPOINT run.sh --x",
+            'ENV A=1 B="2 3"',
+            "ENV C=4",
+            "EXPOSE 80 53/udp",
+            "LABEL a=b",
+            "VOLUME /data",
+        ]
+        + ["WORKDIR /srv", "STOPSIGNAL SIGQUIT"]
+    ) == {
+        "Entrypoint": ["/bin/sh", "-c", "run.sh --x"],
+        "Env": ["A=1", "B=2 3", "C=4"],
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "Labels": {"a": "b"},
+        "Volumes": {"/data": {}},
+        "WorkingDir": "/srv",
+        "StopSignal": "SIGQUIT",
+    }
+
+
+@pytest.mark.parametrize("line", ["RUN ls", "CMD", "CMD [1]", 'CMD ["x"', "ENV A", 'LABEL "x'])
+def test_wrong_changes(line: str) -> None:
+    with pytest.raises(InputError):
+        apply_changes([line])
