@@ -272,7 +272,8 @@ def test_through_a_proxy_command(client: SshClient, web1: TestHost) -> None:
     code = (
         "import socket,sys,os,threading; s=socket.create_connection(sys.argv[1:3]);"
         "send=lambda:[s.sendall(d) for d in iter(lambda:os.read(0,9999),b'')];"
-        "threading.Thread(target=send,daemon=True).start();[os.write(1,d) for d in iter(lambda:s.recv(9999),b'')]"
+        "threading.Thread(target=send,daemon=True).start();"
+        "[os.write(1,d) for d in iter(lambda:s.recv(9999),b'')]"
     )
     command = f'ProxyCommand=/usr/bin/python3 -c "{code}" %h %p'
     args = ("-F", "none", "-o", command)

@@ -61,11 +61,13 @@ def connect_agent(
         if error.code not in _NOT_THERE:
             raise _broken(connection, error) from error
         say("installing the agent")
-        install(connection, bundle(), python=python)
+        _activate(connection, install(connection, bundle(), python=python), say)
         preamble, stream = _dial_installed(connection, timeout)
     if should_replace(preamble, bundle(), downgrade=downgrade):
         say(f"upgrading the agent from {preamble.version}")
-        preamble, stream = upgrade(connection, bundle(), stream, preamble, python=python, timeout=timeout)
+        preamble, stream = upgrade(
+            connection, bundle(), stream, preamble, python=python, timeout=timeout, say=say
+        )
     if preamble.protocol != PROTOCOL:
         stream.close()
         raise HostRefused(
@@ -148,6 +150,7 @@ def upgrade(
     *,
     python: str = "",
     timeout: float = 30.0,
+    say: Say = _quiet,
 ) -> tuple[Preamble, DialStream]:
     """Installs our bundle and changes the daemon; containers stay."""
     with AgentClient(
@@ -156,10 +159,7 @@ def upgrade(
         installed = install(connection, bundle, python=python)
         if not installed.unit:
             old.stop_daemon()
-    if installed.unit:
-        done = connection.run("systemctl restart hawse-agent.service", root=True, timeout=_INSTALL_TIMEOUT)
-        if done.code != 0:
-            raise HostRefused(f"{connection.name}: the agent's service does not start: {done.errors}")
+    _activate(connection, installed, say)
     return _dial_installed(connection, timeout)
 
 
@@ -224,6 +224,18 @@ def remove(connection: Connection, *, volumes: bool = False, python: str = "") -
     script = remote.REMOVE.format(marker=remote.MARKER, lib=LIB, link=LINK, keep=keep)
     answer = _answer(connection, _python(connection, interpreter, script, b""))
     return tuple(answer["left"])
+
+
+def _activate(connection: Connection, installed: Installed, say: Say) -> None:
+    """Under systemd the daemon belongs to its unit from the start; elsewhere `dial` starts it."""
+    for library in installed.libraries:
+        say(f"installed {library}")
+    for warning in installed.warnings:
+        say(warning)
+    if installed.unit:
+        done = connection.run("systemctl restart hawse-agent.service", root=True, timeout=_INSTALL_TIMEOUT)
+        if done.code != 0:
+            raise HostRefused(f"{connection.name}: the agent's service does not start: {done.errors}")
 
 
 def _dial_installed(connection: Connection, timeout: float) -> tuple[Preamble, DialStream]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hawse.fleet import bootstrap
 from hawse.fleet.bundle import Bundle, bundle
 from hawse.fleet.client import AgentClient, Identity
+from hawse.fleet.stream import SocketStream
 from hawse.ssh.connection import Connection
 from hawse.ssh.local import LocalConnection
 from hawse.ssh.target import Target
@@ -112,3 +113,8 @@ class Fleet:
             if self._ssh is None:
                 self._ssh = SshClient(keys=KeyRing(self._ask), warn=self._warn)
             return self._ssh
+
+
+def socket_agent(path: Path, *, name: str = "localhost", identity: Identity | None = None) -> AgentClient:
+    """A client of an agent of this machine by its socket; nothing is installed or started."""
+    return AgentClient(lambda: SocketStream(path), name=name, identity=identity, stream=SocketStream(path))

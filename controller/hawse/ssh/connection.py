@@ -192,7 +192,7 @@ def start_sudo(connection: Connection, command: str) -> Process:
     prompt, marker = f"[hawse-password-{token}]", f"[hawse-root-{token}]"
     password = connection.become_password
     how = f"-S -p {prompt!r}" if password else "-n"
-    inner = shlex.quote(f"echo {marker!r} >&2; {command}")
+    inner = shlex.quote(f"unset LC_ALL; echo {marker!r} >&2; {command}")
     process = connection.open(f"exec env LC_ALL=C sudo {how} -u root -- /bin/sh -c {inner}")
     seen, sent = b"", False
     try:
