@@ -1,188 +1,186 @@
-"""How to reach a host: Ansible's connection variables as one record. What is not supported is refused."""
+"""How to reach a host, by Ansible's connection variables. What is not supported is refused by name."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from hawse.ssh.target import HostKeyPolicy, Target, Timeouts
 from hawse.template import Scope
 from hawse.template.filters import to_bool
 from hawse_agent.errors import InputError, NotSupported
 
-HostKeyPolicy = Literal["", "strict", "accept-new", "off"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Empty texts and None leave the choice to ssh_config and the defaults of the command line."""
+    """The way to one host, and as whom its tasks run. The agent itself is root in any case."""
 
-    name: str
-    connection: Literal["ssh", "local"] = "ssh"
-    address: str = ""
-    port: int | None = None
-    user: str = ""
-    password: str = field(default="", repr=False)
-    private_key: str = ""
-    become: bool = False
-    """Whether tasks run as `become_user` unless they say otherwise; the agent is root in any case."""
-    become_user: str = "root"
-    become_method: Literal["sudo"] = "sudo"
-    become_password: str = field(default="", repr=False)
-    python_interpreter: str = ""
-    host_key: str = ""
-    """The one key that the host must show: `ssh-ed25519 AAAA…`, or its fingerprint `SHA256:…`."""
-    host_key_policy: HostKeyPolicy = ""
-    known_hosts: str = ""
-    proxy_jump: str = ""
-    """Hosts to go through, as in ssh -J: `user@bastion:22,second`."""
-    timeout: float | None = None
+    target: Target
+    become: bool | None = None
+    """What `ansible_become` says, which wins over the play; None when it says nothing."""
+    become_user: str = ""
 
 
-_FIELDS: dict[str, tuple[str, ...]] = {
+_TEXTS: dict[str, tuple[str, ...]] = {
     "connection": ("ansible_connection",),
     "address": ("ansible_host", "ansible_ssh_host"),
-    "port": ("ansible_port", "ansible_ssh_port"),
     "user": ("ansible_user", "ansible_ssh_user"),
     "password": ("ansible_password", "ansible_ssh_password", "ansible_ssh_pass"),
     "private_key": ("ansible_private_key_file", "ansible_ssh_private_key_file"),
-    "become": ("ansible_become", "ansible_sudo"),
+    "passphrase": ("ansible_private_key_passphrase", "ansible_ssh_private_key_passphrase"),
     "become_user": ("ansible_become_user", "ansible_sudo_user"),
     "become_method": ("ansible_become_method",),
     "become_password": ("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass"),
-    "python_interpreter": ("ansible_python_interpreter",),
+    "python": ("ansible_python_interpreter",),
     "host_key": ("hawse_host_key",),
+}
+_OTHERS: dict[str, tuple[str, ...]] = {
+    "port": ("ansible_port", "ansible_ssh_port"),
+    "become": ("ansible_become", "ansible_sudo"),
     "host_key_checking": ("ansible_host_key_checking", "ansible_ssh_host_key_checking"),
     "timeout": ("ansible_timeout", "ansible_ssh_timeout"),
 }
+_NAMES = _TEXTS | _OTHERS
 _ARGUMENTS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
-_MET = ("ansible_pipelining", "ansible_ssh_pipelining", "ansible_ssh_retries", "ansible_ssh_transfer_method")
-"""Ways to make Ansible faster or steadier that are how Hawse works anyway."""
+_MET = ("ansible_pipelining", "ansible_ssh_pipelining", "ansible_ssh_transfer_method")
+"""Ways to make Ansible faster that are how Hawse works anyway."""
 
-_KNOWN = {name for names in _FIELDS.values() for name in names} | {*_ARGUMENTS, *_MET}
+_KNOWN = {name for names in _NAMES.values() for name in names} | {*_ARGUMENTS, *_MET}
 _FAMILIES = re.compile(
     r"ansible_(ssh|become|sudo|su|paramiko|winrm|psrp|network|netconf|httpapi|shell|docker|podman|aws_ssm"
     r"|control_path|scp|sftp|persistent|remote|jail|chroot|lxc|lxd|kubectl|buildah)(_|$)"
 )
-_NATIVE = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh")
+_STRICTNESS: dict[str, HostKeyPolicy] = {
+    "yes": "strict", "ask": "strict", "accept-new": "accept-new", "no": "off", "off": "off",
+}  # fmt: skip
+_STRICT_OPTION = re.compile(r"stricthostkeychecking\s*[=\s]\s*(?P<value>\S+)", re.IGNORECASE)
 
 
-def connection(name: str, scope: Scope) -> Connection:
-    """The connection of one host by its variables. Raises InputError, NotSupported with file and line."""
+def connection(name: str, scope: Scope, *, defaults: Target | None = None) -> Connection:
+    """The connection of one host by its variables; what they leave open is as in `defaults`.
+
+    Raises InputError, NotSupported with file and line.
+    """
     for variable in scope:
         if _FAMILIES.match(variable) and variable not in _KNOWN:
             written = scope.variable(variable)
             if written is not None and written.templated:  # facts may bear such names
                 raise NotSupported(f"{variable} is not supported by Hawse", where=written.where())
-    return _Reader(name, scope).read()
+    return _Reader(scope).read(replace(defaults or Target(name=name), name=name))
 
 
 class _Reader:
-    def __init__(self, name: str, scope: Scope) -> None:
-        self._name = name
+    def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    def read(self) -> Connection:
-        options = self._arguments()
-        policy: HostKeyPolicy = options.get("policy", "")
-        checking, _ = self._value("host_key_checking")
-        if checking is not None:
-            policy = "strict" if to_bool(checking) else "off"
+    def read(self, base: Target) -> Connection:
+        self._method()
+        arguments = self._arguments()
+        become, _ = self._value("become")
+        key, python = self._text("private_key"), self._text("python")
         return Connection(
-            name=self._name,
-            connection=self._connection(),
-            address=self._text("address") or self._name,
-            port=self._port(options),
-            user=self._text("user") or options.get("user", ""),
-            password=self._text("password"),
-            private_key=self._text("private_key") or options.get("private_key", ""),
-            become=bool(to_bool(self._value("become")[0])),
-            become_user=self._text("become_user") or "root",
-            become_method=self._become_method(),
-            become_password=self._text("become_password"),
-            python_interpreter=self._interpreter(),
-            host_key=self._text("host_key"),
-            host_key_policy=policy,
-            known_hosts=options.get("known_hosts", ""),
-            proxy_jump=options.get("proxy_jump", ""),
-            timeout=self._timeout(options),
+            become=to_bool(become),
+            become_user=self._text("become_user"),
+            target=replace(
+                base,
+                connection=self._connection(base),
+                address=self._text("address") or base.address,
+                port=self._port() or base.port,
+                user=self._text("user") or base.user,
+                password=self._text("password") or base.password,
+                private_key=Path(key).expanduser() if key else base.private_key,
+                private_key_passphrase=self._text("passphrase") or base.private_key_passphrase,
+                ssh_args=base.ssh_args + arguments,
+                host_key=self._text("host_key") or base.host_key,
+                host_key_policy=self._policy(arguments, base),
+                become_password=self._text("become_password") or base.become_password,
+                python=base.python if python.startswith("auto") or not python else python,
+                timeouts=self._timeouts(base.timeouts),
+            ),
         )
 
     def _value(self, key: str) -> tuple[Any, str]:
         """The value and the variable it comes from."""
-        for name in _FIELDS[key]:
-            if name in self._scope:
-                return self._scope[name], name
-        return None, _FIELDS[key][0]
+        name = next((name for name in _NAMES[key] if name in self._scope), None)
+        return (self._scope[name], name) if name is not None else (None, _NAMES[key][0])
 
     def _text(self, key: str) -> str:
         value, name = self._value(key)
-        if value is None:
-            return ""
         if isinstance(value, bool | list | dict):
             raise self._error(name, f"{name} is a text")
-        return str(value)
+        return "" if value is None else str(value)
 
-    def _connection(self) -> Literal["ssh", "local"]:
-        value = self._text("connection")
-        if value in ("", *_NATIVE):
+    def _connection(self, base: Target) -> Literal["ssh", "local"]:
+        value = self._text("connection").removeprefix("ansible.builtin.")
+        if value in ("ssh", "smart", "paramiko", "paramiko_ssh"):
             return "ssh"
-        if value in ("local", "ansible.builtin.local"):
+        if value == "local":
             return "local"
+        if not value:
+            return base.connection
         raise NotSupported(
             f"ansible_connection={value} is not supported by Hawse",
             where=self._where("ansible_connection"),
             hint="known: ssh, local",
         )
 
-    def _become_method(self) -> Literal["sudo"]:
-        value = self._text("become_method")
-        if value in ("", "sudo", "ansible.builtin.sudo"):
-            return "sudo"
-        raise NotSupported(
-            f"ansible_become_method={value} is not supported by Hawse",
-            where=self._where("ansible_become_method"),
-            hint="known: sudo",
-        )
+    def _method(self) -> None:
+        value = self._text("become_method").removeprefix("ansible.builtin.")
+        if value not in ("", "sudo"):
+            raise NotSupported(
+                f"ansible_become_method={value} is not supported by Hawse",
+                where=self._where("ansible_become_method"),
+                hint="known: sudo",
+            )
 
-    def _interpreter(self) -> str:
-        value = self._text("python_interpreter")
-        return "" if value.startswith("auto") else value
-
-    def _port(self, options: Mapping[str, Any]) -> int | None:
+    def _port(self) -> int:
         value, name = self._value("port")
-        if value is None:
-            value = options.get("port")
         if value is None or value == "":
-            return None
+            return 0
         text = str(value)
-        if isinstance(value, bool) or not text.isdecimal() or not 0 < int(text) < 65536:
+        if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
             raise self._error(name, f"{name} is a port, a number from 1 to 65535")
         return int(text)
 
-    def _timeout(self, options: Mapping[str, Any]) -> float | None:
+    def _timeouts(self, base: Timeouts) -> Timeouts:
         value, name = self._value("timeout")
-        value = options.get("timeout") if value is None else value
         if value is None:
-            return None
+            return base
         try:
-            return float(value)
+            seconds = float(value)
         except (TypeError, ValueError):
-            raise self._error(name, f"{name} is a number of seconds") from None
+            seconds = 0.0
+        if not 0 < seconds < 86400:
+            raise self._error(name, f"{name} is a number of seconds")
+        return replace(base, connect=seconds)
 
-    def _arguments(self) -> dict[str, Any]:
-        options: dict[str, Any] = {}
+    def _arguments(self) -> tuple[str, ...]:
+        words: list[str] = []
         for name in _ARGUMENTS:
             if name in self._scope:
-                text = str(self._scope[name] or "")
                 try:
-                    words = shlex.split(text)
+                    words += shlex.split(str(self._scope[name] or ""))
                 except ValueError as error:
                     raise self._error(name, f"{name}: {error}") from None
-                options |= _options(words, name, self._where(name))
-        return options
+        return tuple(words)
+
+    def _policy(self, arguments: tuple[str, ...], base: Target) -> HostKeyPolicy:
+        checking, name = self._value("host_key_checking")
+        if checking is not None:
+            return "strict" if to_bool(checking) else "off"
+        for word in arguments:
+            if match := _STRICT_OPTION.fullmatch(word.removeprefix("-o")):
+                try:
+                    return _STRICTNESS[match["value"].lower()]
+                except KeyError:
+                    name = next(name for name in _ARGUMENTS if name in self._scope)
+                    raise self._error(
+                        name, f"StrictHostKeyChecking has no value {match['value']!r}"
+                    ) from None
+        return base.host_key_policy
 
     def _where(self, name: str) -> str:
         written = self._scope.variable(name)
@@ -190,90 +188,3 @@ class _Reader:
 
     def _error(self, name: str, message: str) -> InputError:
         return InputError(message, where=self._where(name))
-
-
-_FLAGS = {"-J": "proxyjump", "-i": "identityfile", "-p": "port", "-l": "user"}
-_NO_EFFECT = ("controlmaster", "controlpersist", "controlpath", "forwardagent", "compression", "loglevel",
-              "preferredauthentications", "serveraliveinterval", "serveralivecountmax", "batchmode",
-              "identitiesonly", "pubkeyauthentication", "gssapiauthentication")  # fmt: skip
-_POLICIES: dict[str, HostKeyPolicy] = {
-    "yes": "strict", "ask": "strict", "accept-new": "accept-new", "no": "off", "off": "off",
-}  # fmt: skip
-
-
-def _options(words: list[str], name: str, where: str) -> dict[str, Any]:
-    """The options of an ssh command line that have a meaning here; others are refused."""
-    found: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-C", "-q", "-A", "-T", "-4", "-6", "-v"):
-            continue
-        flag, value = word[:2], word[2:]
-        if flag not in ("-o", *_FLAGS):
-            raise NotSupported(f"{name}: {word} is not supported by Hawse", where=where)
-        if not value:
-            if not rest:
-                raise InputError(f"{name}: {flag} needs a value", where=where)
-            value = rest.pop(0)
-        if flag == "-o":
-            key, _, value = (
-                value.partition("=")
-                if "=" in value.partition(" ")[0] or " " not in value
-                else value.partition(" ")
-            )
-        else:
-            key = _FLAGS[flag]
-        found |= _option(key.strip().lower(), value.strip(), key, name, where)
-    return found
-
-
-def _option(key: str, value: str, shown: str, name: str, where: str) -> dict[str, Any]:
-    match key:
-        case "proxyjump":
-            return {"proxy_jump": "" if value == "none" else value}
-        case "proxycommand":
-            return {"proxy_jump": _jump(value, name, where)}
-        case "identityfile":
-            return {"private_key": value}
-        case "port":
-            return {"port": value}
-        case "user":
-            return {"user": value}
-        case "connecttimeout":
-            return {"timeout": value}
-        case "userknownhostsfile":
-            return {"known_hosts": value}
-        case "stricthostkeychecking":
-            if value not in _POLICIES:
-                raise InputError(f"{name}: StrictHostKeyChecking has no value {value!r}", where=where)
-            return {"policy": _POLICIES[value]}
-    if key in _NO_EFFECT:
-        return {}
-    raise NotSupported(f"{name}: {shown} is not supported by Hawse", where=where)
-
-
-def _jump(command: str, name: str, where: str) -> str:
-    """`ssh -W %h:%p user@bastion`, the old way to say ProxyJump."""
-    words = shlex.split(command)
-    port, target, through = "", "", False
-    if words and words[0].rpartition("/")[2] == "ssh":
-        rest = words[1:]
-        while rest:
-            word = rest.pop(0)
-            if word == "-W" and rest:
-                through = rest.pop(0) == "%h:%p"
-            elif word == "-p" and rest:
-                port = rest.pop(0)
-            elif word == "-q":
-                continue
-            elif not word.startswith("-") and not target:
-                target = word
-            else:
-                target, through = "", False
-                break
-    if not (through and target):
-        raise NotSupported(
-            f"{name}: this ProxyCommand is not supported by Hawse", where=where, hint="write -J user@bastion"
-        )
-    return f"{target}:{port}" if port else target
