@@ -4,6 +4,15 @@
 (`render`), expressions (`evaluate`) and conditions (`condition`). The only importer of jinja2.
 """
 
-from hawse.template.scope import OMIT, Scope, UndefinedVariable, render_text
+from hawse.template.scope import (
+    OMIT,
+    NotYet,
+    Promise,
+    Scope,
+    UndefinedVariable,
+    View,
+    check,
+    render_text,
+)
 
-__all__ = ["OMIT", "Scope", "UndefinedVariable", "render_text"]
+__all__ = ["OMIT", "NotYet", "Promise", "Scope", "UndefinedVariable", "View", "check", "render_text"]

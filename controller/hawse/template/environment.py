@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from jinja2.nativetypes import NativeCodeGenerator
 from jinja2.runtime import Context
+from jinja2.utils import missing
 from markupsafe import Markup
 
 from hawse.template.filters import FILTERS
@@ -53,9 +54,15 @@ class Lazy:
         return self._resolve(self._name)
 
 
+MISSING = " missing"
+"""The name, which no template can say, of the function that hears of undefined names."""
+
+
 class _Context(Context):
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
+        if value is missing and (hook := self.parent.get(MISSING)) is not None:
+            hook(key)
         return value.value() if isinstance(value, Lazy) else value
 
 

@@ -36,6 +36,17 @@ class Omit:
 OMIT = Omit()
 
 
+class NotYet(Exception):
+    """A name whose value is still to come; whoever renders waits for it and renders again."""
+
+
+class Promise:
+    """The value of a variable that is still to come; using it raises `NotYet` of the caller's making."""
+
+    def __init__(self, make: Callable[[], NotYet]) -> None:
+        self.make = make
+
+
 class UndefinedVariable(InputError):
     """A template uses a name that nothing defines."""
 
@@ -43,22 +54,32 @@ class UndefinedVariable(InputError):
 class Scope(Mapping[str, Any]):
     """Reads as a mapping from names to rendered values. Of one thread."""
 
-    def __init__(self, variables: Variables, *, search: tuple[Path, ...] = ()) -> None:
-        """`search` are the directories in which includes and file lookups are searched."""
+    def __init__(
+        self,
+        variables: Variables,
+        *,
+        search: tuple[Path, ...] = (),
+        missing: Callable[[str], None] | None = None,
+    ) -> None:
+        """`search` are the directories in which includes and file lookups are searched.
+
+        `missing` hears of each name that is not there before it counts as undefined; it may raise `NotYet`.
+        """
         self._variables = variables
         self._search = search
+        self._missing = missing
         self._values: dict[str, Any] = {}
         self._open: list[str] = []
         self._names: dict[str, Any] | None = None
 
     def child(self, more: Variables) -> Scope:
         """The same scope with some variables more, or others under the same names."""
-        return Scope({**self._variables, **more}, search=self._search)
+        return Scope({**self._variables, **more}, search=self._search, missing=self._missing)
 
     def searching(self, *directories: Path) -> Scope:
         """The same variables, with files searched in these directories first."""
         rest = tuple(directory for directory in self._search if directory not in directories)
-        return Scope(self._variables, search=directories + rest)
+        return Scope(self._variables, search=directories + rest, missing=self._missing)
 
     @property
     def search(self) -> tuple[Path, ...]:
@@ -118,10 +139,7 @@ class Scope(Mapping[str, Any]):
     def condition(self, written: Variable) -> bool:
         """Whether all of the conditions hold. Text is not an answer: "false" would count as true."""
         if isinstance(written.value, list):
-            return all(
-                self.condition(Variable(part, written.marks, (*written.place, index)))
-                for index, part in enumerate(written.value)
-            )
+            return all(self.condition(_at(written, index, part)) for index, part in enumerate(written.value))
         value = self.evaluate(written)
         if isinstance(value, str):
             raise InputError(
@@ -135,10 +153,10 @@ class Scope(Mapping[str, Any]):
         if isinstance(value, str):
             return self._render_text(value, written) if _is_template(value) else value
         if isinstance(value, Mapping):
-            rendered = {key: self._render(item, _inside(written, key)) for key, item in value.items()}
+            rendered = {key: self._render(item, _at(written, key, item)) for key, item in value.items()}
             return {key: item for key, item in rendered.items() if item is not OMIT}
         if isinstance(value, list | tuple):
-            items = [self._render(item, _inside(written, index)) for index, item in enumerate(value)]
+            items = [self._render(item, _at(written, index, item)) for index, item in enumerate(value)]
             return [item for item in items if item is not OMIT]
         return value
 
@@ -156,7 +174,7 @@ class Scope(Mapping[str, Any]):
             self._fail(error, written)
 
     def _fail(self, error: Exception, written: Variable) -> NoReturn:
-        if isinstance(error, InputError) and error.where:
+        if isinstance(error, NotYet) or (isinstance(error, InputError) and error.where):
             raise error
         message, line, file, hint = jinja.describe(error, self._variables)
         if not file and written.marks.file:
@@ -175,8 +193,11 @@ class Scope(Mapping[str, Any]):
                 **jinja.environment(self._search).globals,
                 "omit": OMIT,
                 "vars": View(self),
+                jinja.MISSING: self._missing,
                 **{
-                    name: Lazy(self._resolve, name) if variable.templated else variable.value
+                    name: Lazy(self._resolve, name)
+                    if variable.templated or isinstance(variable.value, Promise)
+                    else variable.value
                     for name, variable in self._variables.items()
                 },
             }
@@ -187,6 +208,8 @@ class Scope(Mapping[str, Any]):
         if name in self._values:
             return self._values[name]
         variable = self._variables[name]
+        if isinstance(variable.value, Promise):
+            raise variable.value.make()
         if name in self._open:
             chain = " → ".join([*self._open[self._open.index(name) :], name])
             raise InputError(f"variable {name!r} refers to itself: {chain}", where=variable.where())
@@ -211,6 +234,8 @@ class View(Mapping[str, Any]):
         self._scope = scope
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._scope and self._scope._missing is not None:
+            self._scope._missing(name)
         return self._scope._resolve(name)
 
     def __contains__(self, name: object) -> bool:
@@ -221,6 +246,26 @@ class View(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._scope)
+
+
+def check(written: Variable, *, expression: bool = False) -> None:
+    """Raises InputError with file and line when a value holds a template that cannot be read.
+
+    With `expression` text is a bare expression, and so is each text of a list.
+    """
+    value = written.value
+    if isinstance(value, str):
+        bare = expression and "{{" not in value and "{%" not in value
+        if bare or _is_template(value):
+            blank = Scope({})
+            read = jinja.compiled_expression if bare else jinja.compiled
+            blank._try(written, lambda: read((), value))
+    elif isinstance(value, Mapping):
+        for key in value:
+            check(_at(written, key, value[key]))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check(_at(written, index, item), expression=expression)
 
 
 def render_text(text: str, file: str, variables: Mapping[str, Any]) -> str:
@@ -236,5 +281,6 @@ def _is_template(text: str) -> bool:
     return ("{{" in text or "{%" in text or "{#" in text) and not isinstance(text, Unsafe)
 
 
-def _inside(written: Variable, key: str | int) -> Variable:
-    return Variable(written.value, written.marks, (*written.place, key))
+def _at(written: Variable, key: str | int, value: Any) -> Variable:
+    """A part of a written value, as a written value."""
+    return Variable(value, written.marks, (*written.place, key))
