@@ -216,7 +216,7 @@ def _copy_file(call: Call, args: dict[str, Any], path: Path, dest: str, part: st
 def _copy_directory(call: Call, args: dict[str, Any], path: Path, mode: Any, *, inside: bool) -> Lowered:
     """As with cp: `src/` puts what is in the directory into dest, `src` the directory itself."""
     base = str(args.get("dest", "")).rstrip("/") + ("" if inside else f"/{path.name}")
-    owners = {key: args[key] for key in ("owner", "group") if key in args}
+    owners: dict[str, Any] = {key: args[key] for key in ("owner", "group") if key in args}
     items: list[Item] = []
     blobs: dict[str, Path] = {}
     for number, entry in enumerate([path, *sorted(path.rglob("*"))]):

@@ -39,7 +39,7 @@ from hawse.playbook.requests import (
 from hawse.playbook.run import FactsNeeded, HostVars, Run
 from hawse.playbook.tags import selected
 from hawse.template import NotYet, Promise, Scope, UndefinedVariable
-from hawse.template.filters import to_bool
+from hawse.template.filters import to_bool, to_json
 from hawse.template.lookups import find
 from hawse.variables import Variable, data
 from hawse_agent.errors import InputError, InternalError
@@ -170,7 +170,7 @@ class Program:
             return True
         decides = last.task.failed_when is not None and last.task.failed_when.value is not False
         return decides or any(
-            round.lowered.transfer is not None or (round.answer or {}).get("failed") for round in last.rounds
+            round.lowered.transfer is not None or _flag(round.result, "failed") for round in last.rounds
         )
 
     def _prepare(self, task: Task) -> _Entry:
@@ -208,7 +208,8 @@ class Program:
     def _round(
         self, task: Task, scope: Scope, id: str, names: Mapping[str, Variable], item: Any, label: str
     ) -> _Round:
-        name = self._name(task, scope) + (f" ({label})" if label else "")
+        name = self._name(task, scope)
+        name += f" ({label})" if label and name == task.name else ""
         call = Call(id=id, name=name, task=task, host=self._host.name, scope=scope)
         round = _Round(call=call, item=item, label=label, names=names)
         for condition in task.when:
@@ -350,7 +351,7 @@ class Program:
 
     def _judged(self, task: Task, round: _Round, result: Result) -> Result:
         """The result after changed_when and failed_when, which see it under its registered name."""
-        if result.get("skipped") or (task.changed_when is None and task.failed_when is None):
+        if _flag(result, "skipped") or (task.changed_when is None and task.failed_when is None):
             return result
         names = {**round.names, **({task.register: data(result)} if task.register else {})}
         scope = self._scope(task).child(names)
@@ -374,11 +375,13 @@ class Program:
         """Register results, set facts, note which handlers shall run."""
         task = entry.task
         for _, result in done:
-            if task.module.name == "set_fact" and not result.get("skipped"):
+            if task.module.name == "set_fact" and not _flag(result, "skipped"):
                 self._memory.learn({name: data(value) for name, value in result["ansible_facts"].items()})
         if task.register:
             self._memory.learn({task.register: data(_registered(entry, done))})
-        changed = [round for round, result in done if not result.get("skipped") and result.get("changed")]
+        changed = [
+            round for round, result in done if _flag(result, "changed") and not _flag(result, "skipped")
+        ]
         if task.notify is not None and changed and not self.failed:
             self._notify(task, self._scope(task).child(changed[0].names))
 
@@ -508,7 +511,7 @@ def _stopped(request: Apply | Backup | Restore, results: Mapping[str, Result]) -
     """Whether the host gave up in a request: something failed that may not, or was not run at all."""
     for part in request.items if isinstance(request, Apply) else (request,):
         result = results.get(part.id)
-        if result is None or (result.get("failed") and not part.ignore_errors):
+        if result is None or (_flag(result, "failed") and not part.ignore_errors):
             return True
     return False
 
@@ -521,18 +524,18 @@ def _combined(round: _Round, results: Mapping[str, Result]) -> Result | None:
     parts = [results[item.id] for item in round.lowered.items if item.id in results]
     if len(round.lowered.items) == 1:
         return parts[0] if parts else None
-    failed = next((part for part in parts if part.get("failed")), None)
+    failed = next((part for part in parts if _flag(part, "failed")), None)
     if failed is not None:
         return failed
     if len(parts) < len(round.lowered.items):
         return None
-    return {"changed": any(part.get("changed") for part in parts), "failed": False}
+    return {"changed": any(_flag(part, "changed") for part in parts), "failed": False}
 
 
 def _status(round: _Round, result: Result) -> Status:
-    if result.get("skipped"):
+    if _flag(result, "skipped"):
         return "skipped"
-    if result.get("failed"):
+    if _flag(result, "failed"):
         return "ignored" if round.call.ignore_errors else "failed"
     return "ok"
 
@@ -541,12 +544,14 @@ def _outcome(round: _Round, result: Result, status: Status) -> Outcome:
     skipped = status == "skipped"
     known = dict(result)
     message = known.get("skip_reason", "") if skipped else known.get("msg", "")
+    if round.call.task.module.name == "debug" and not message:
+        message = {name: value for name, value in known.items() if name != "changed"}
     return Outcome(
         item=round.call.id,
         name=round.call.name,
         status=status,
         changed=bool(known.get("changed")) and not skipped,
-        message="" if round.call.no_log else str(message),
+        message="" if round.call.no_log else message if isinstance(message, str) else to_json(message),
         result={} if round.call.no_log else known,
         local=round.call.task.module.local or skipped,
     )
@@ -570,11 +575,16 @@ def _registered(entry: _Entry, done: Sequence[tuple[_Round, Result]]) -> Result:
             results.append(PlannedResult(**dict(result), **about))
         else:
             results.append({**result, **about})  # type: ignore[arg-type]
-    skipped = bool(results) and all(result.get("skipped") for result in results)
+    ran = [result for result in results if not _flag(result, "skipped")]
     whole: dict[str, Any] = {
         "results": results,
-        "changed": any(result.get("changed") for result in results if not result.get("skipped")),
-        "failed": any(result.get("failed") for result in results if not result.get("skipped")),
+        "changed": any(_flag(result, "changed") for result in ran),
+        "failed": any(_flag(result, "failed") for result in ran),
         "msg": "All items completed",
     }
-    return {**whole, "skipped": True} if skipped or not results else whole
+    return whole if ran else {**whole, "skipped": True}
+
+
+def _flag(result: Result, key: str) -> bool:
+    """What is known of a flag; of a planned result not all are."""
+    return key in result and bool(result[key])

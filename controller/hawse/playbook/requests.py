@@ -106,12 +106,20 @@ class PlannedResult(Mapping[str, Any]):
         return len(self._known)
 
 
-def planned_result(*, changed: bool) -> Mapping[str, Any]:
-    known = {"changed": changed, "failed": False, "skipped": False}
-    return PlannedResult(**known) if changed else known
+def planned_result(*, changed: bool, unknown: bool = False) -> Mapping[str, Any]:
+    """`unknown`: not even whether it will succeed can be known before it runs, as of a command."""
+    if not changed:
+        return {"changed": False, "failed": False}
+    known = {"changed": True, "skipped": False}
+    return PlannedResult(**known) if unknown else PlannedResult(**known, failed=False)
 
 
 def planned_results(items: Iterable[Item], operations: Iterable[Operation]) -> dict[str, Mapping[str, Any]]:
     """What to feed an `Apply` with in check mode, by the operations of its plan."""
-    changing = {operation.item for operation in operations}
-    return {item.id: planned_result(changed=item.id in changing) for item in items}
+    unknown: dict[str, bool] = {}
+    for operation in operations:
+        unknown[operation.item] = unknown.get(operation.item, False) or operation.unknown
+    return {
+        item.id: planned_result(changed=item.id in unknown, unknown=unknown.get(item.id, False))
+        for item in items
+    }
