@@ -582,6 +582,9 @@ def _registered(entry: _Entry, done: Sequence[tuple[_Round, Result]]) -> Result:
         "failed": any(_flag(result, "failed") for result in ran),
         "msg": "All items completed",
     }
+    if any(isinstance(result, PlannedResult) and "failed" not in result for result in ran):
+        del whole["failed"]
+        return PlannedResult(**whole, skipped=False)
     return whole if ran else {**whole, "skipped": True}
 
 

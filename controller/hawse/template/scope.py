@@ -151,7 +151,7 @@ class Scope(Mapping[str, Any]):
 
     def _render(self, value: Any, written: Variable) -> Any:
         if isinstance(value, str):
-            return self._render_text(value, written) if _is_template(value) else value
+            return self._render_text(value, written) if _is_template(value) else str(value)
         if isinstance(value, Mapping):
             rendered = {key: self._render(item, _at(written, key, item)) for key, item in value.items()}
             return {key: item for key, item in rendered.items() if item is not OMIT}
