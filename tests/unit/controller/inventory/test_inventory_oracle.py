@@ -1,4 +1,4 @@
-"""Our reading of inventories against Ansible's own, where ansible-inventory is installed (skipped elsewhere)."""
+"""Our reading of inventories against Ansible's own; skipped where ansible-inventory is not installed."""
 
 from __future__ import annotations
 
@@ -103,17 +103,17 @@ FILES = {
 }
 
 
-def ansible(*arguments: str) -> Any:
+def ansible(*arguments: str, program: str = "ansible-inventory") -> str:
     environment = {
         **os.environ,
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_CONFIG": "/nonexistent",
         "LC_ALL": "C.UTF-8",
     }
-    done = subprocess.run(
-        [ORACLE, *arguments], capture_output=True, env=environment, check=True, timeout=60, text=True
-    )
-    return done.stdout
+    command = [str(Path(ORACLE).with_name(program)), *arguments]
+    return subprocess.run(
+        command, capture_output=True, env=environment, check=True, timeout=60, text=True
+    ).stdout
 
 
 def without_profile(listing: dict[str, Any]) -> dict[str, Any]:
@@ -147,22 +147,30 @@ def test_list_and_graph_are_ansibles(sources: list[str]) -> None:
     assert ours.graph_text().strip() == ansible(*options, "--graph").strip()
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "all", "*", "web", "web:db", "web,db", "web:&shared", "all:!web", "!db", "&shared", "prod:!shared",
-        "web*", "~web", "~.*example", "db-a", "db-a,web", "web[0]", "web[-1]", "web[0:1]", "web[1:]", "web[1:0]",
-        "*.example.com", "db-?", "ungrouped", "eu", "localhost", "web:!~web0[12]", "a*", "loose*:db", "db-[ab]*",
-    ],
-)  # fmt: skip
-def test_patterns_are_ansibles(pattern: str, tmp_path: Path) -> None:
+PATTERNS = [
+    "all", "*", "web", "web:db", "web,db", "web:&shared", "all:!web", "!db", "&shared", "prod:!shared", "web*",
+    "~web", "~.*example", "db-a", "db-a,web", "web[0]", "web[-1]", "web[0:1]", "web[1:]", "web[1:0]", "db-?",
+    "*.example.com", "ungrouped", "eu", "localhost", "web:!~web0[12]", "a*", "loose*:db", "db-[ab]*",
+]  # fmt: skip
+
+
+def test_patterns_mean_what_ansible_means(tmp_path: Path) -> None:
     (tmp_path / "one.ini").write_text(INI)
-    program = Path(ORACLE).with_name("ansible")
-    environment = {**os.environ, "ANSIBLE_CONFIG": "/nonexistent", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        [str(program), "-i", str(tmp_path / "one.ini"), pattern, "--list-hosts"],
-        capture_output=True, env=environment, check=True, timeout=60, text=True,
-    )  # fmt: skip
-    theirs = [line.strip() for line in done.stdout.splitlines()[1:]]
+    plays = [{"name": pattern, "hosts": pattern} for pattern in PATTERNS]
+    (tmp_path / "plays.yml").write_text(json.dumps(plays))
+    options = ["-i", str(tmp_path / "one.ini"), "--list-hosts", str(tmp_path / "plays.yml")]
+    text = ansible(*options, program="ansible-playbook")
+    theirs = [
+        sorted(line.strip() for line in play.partition("hosts (")[2].splitlines()[1:] if line.strip())
+        for play in text.split("play #")[1:]
+    ]
+    ours = inventory.load([tmp_path / "one.ini"])
+    assert [sorted(host.name for host in ours.match(pattern)) for pattern in PATTERNS] == theirs
+
+
+@pytest.mark.parametrize("pattern", ["all", "db,web[-1]", "all:!lonely:&shared"])
+def test_hosts_come_in_ansibles_order(pattern: str, tmp_path: Path) -> None:
+    (tmp_path / "one.ini").write_text(INI)
+    text = ansible("-i", str(tmp_path / "one.ini"), pattern, "--list-hosts", program="ansible")
     ours = [host.name for host in inventory.load([tmp_path / "one.ini"]).match(pattern)]
-    assert ours == theirs
+    assert ours == [line.strip() for line in text.splitlines()[1:]]
