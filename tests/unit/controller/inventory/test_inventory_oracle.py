@@ -148,9 +148,9 @@ def test_list_and_graph_are_ansibles(sources: list[str]) -> None:
 
 
 PATTERNS = [
-    "all", "*", "web", "web:db", "web,db", "web:&shared", "all:!web", "!db", "&shared", "prod:!shared", "web*",
-    "~web", "~.*example", "db-a", "db-a,web", "web[0]", "web[-1]", "web[0:1]", "web[1:]", "web[1:0]", "db-?",
-    "*.example.com", "ungrouped", "eu", "localhost", "web:!~web0[12]", "a*", "loose*:db", "db-[ab]*",
+    "all", "*", "web", "web:db", "web,db", "web:&shared", "all:!web", "!db", "&shared", "prod:!shared",
+    "web*", "~web", "~.*example", "db-a", "db-a,web", "web[0]", "web[-1]", "web[0:1]", "web[1:]", "web[1:0]",
+    "db-?", "*.example.com", "ungrouped", "eu", "localhost", "web:!~web0[12]", "a*", "loose*:db", "db-[ab]*",
 ]  # fmt: skip
 
 
