@@ -8,7 +8,8 @@ Names are those of the containers on the networks that the asking container is o
 asked upstream, whatever the type. Refuses to forward for containers that are on internal networks only.
 
 Requests: {"op": "listen", "container"} + [udp, tcp] · {"op": "names", "container", "forward", "upstreams",
-"networks": [{"id", "name", "ipv4", "names"}]} · {"op": "forget", "container"} · {"op": "list"} · {"op": "stop"}.
+"networks": [{"id", "name", "ipv4", "names"}]} · {"op": "forget", "container"} · {"op": "list"} ·
+{"op": "stop"}.
 
 Forked from the zygote: imports only what costs nothing (no asyncio, logging, sqlite3), starts no thread.
 """
@@ -23,6 +24,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hawse_agent.network import dns_packets as packets
@@ -414,8 +416,8 @@ class _Forward:
             self._socket = sock
             self._received = b""
             events = select.EPOLLOUT if self._stream else select.EPOLLIN
-            self._server.loop.add(sock, events, lambda ready, sock=sock: self._ready(sock, ready))
-            self._server.loop.after(_TRY_SECONDS, lambda sock=sock: self._timeout(sock))
+            self._server.loop.add(sock, events, partial(self._ready, sock))
+            self._server.loop.after(_TRY_SECONDS, partial(self._timeout, sock))
             return
         if self._refusal:
             self._finish(self._refusal)

@@ -63,11 +63,11 @@ def parse(packet: bytes) -> Question | None:
     kind, klass = struct.unpack_from("!HH", packet, position)
     position += 4
     size = _MINIMUM_UDP
-    if not answers and not authorities and additional and packet[position : position + 1] == b"\0":
-        if position + 5 <= len(packet):
-            extra, payload = struct.unpack_from("!HH", packet, position + 1)
-            if extra == _TYPE_OPT:
-                size = max(size, payload)
+    options_only = additional and not answers and not authorities
+    if options_only and packet[position : position + 1] == b"\0" and position + 5 <= len(packet):
+        extra, payload = struct.unpack_from("!HH", packet, position + 1)
+        if extra == _TYPE_OPT:
+            size = max(size, payload)
     return Question(
         name=b".".join(labels).decode("latin-1").lower(),
         type=kind,

@@ -1,0 +1,281 @@
+"""Links, addresses and routes, by rtnetlink: bridges on the host, veth pairs into network namespaces.
+
+A link is asked for by name; all links are listed only when a bridge is repaired and when an instance is reset.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+
+from hawse_agent.network.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    Netlink,
+    NetlinkError,
+    attribute,
+    attributes,
+    nested,
+    text,
+)
+
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
+_RTM_NEWADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 24, 26
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 20, 26, 28
+_IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
+_IFLA_BRPORT_ISOLATED = 33
+_IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
+_VETH_INFO_PEER = 1
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RT_TABLE_MAIN, _RTPROT_BOOT = 254, 3
+_RT_SCOPE_UNIVERSE, _RTN_UNICAST = 0, 1
+_IFF_UP = 0x1
+_LOOPBACK_INDEX = 1
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBi")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    index: int
+    name: str
+    up: bool
+    master: int = 0
+    alias: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Veth:
+    """A pair: `host` becomes a port of `bridge`, `container` lies in the namespace of `netns_fd`."""
+
+    host: str
+    bridge: str
+    container: str
+    netns_fd: int
+    mac: str
+    mtu: int
+    alias: str
+    isolated: bool
+    """May not talk to other isolated ports of its bridge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """What a link inside a namespace gets; `gateway` makes the default route go through it."""
+
+    link: str
+    address: IPv4Interface
+    gateway: str = ""
+
+
+def route_socket() -> Netlink:
+    return Netlink(socket.NETLINK_ROUTE)
+
+
+def find(netlink: Netlink, name: str) -> Link | None:
+    try:
+        body = netlink.get(
+            Message(type=_RTM_GETLINK, body=_IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name))
+        )
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+    return _link(body)
+
+
+def list_all(netlink: Netlink) -> list[Link]:
+    return [
+        _link(body) for body in netlink.dump(Message(type=_RTM_GETLINK, body=_IFINFO.pack(0, 0, 0, 0, 0)))
+    ]
+
+
+def delete(netlink: Netlink, name: str) -> bool:
+    """Whether there was such a link. A veth takes 20 ms: leave it to the end of its namespace when you can."""
+    try:
+        netlink.request(
+            Message(type=_RTM_DELLINK, body=_IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name))
+        )
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    return True
+
+
+def ensure_bridge(netlink: Netlink, name: str, *, address: IPv4Interface, mac: str, mtu: int) -> Link:
+    """A bridge that is up and has the address; what is there already stays."""
+    link = find(netlink, name)
+    if link is None:
+        netlink.request(
+            Message(
+                type=_RTM_NEWLINK,
+                flags=NLM_F_CREATE | NLM_F_EXCL,
+                body=_IFINFO.pack(0, 0, 0, 0, 0)
+                + attribute(_IFLA_IFNAME, name)
+                + attribute(_IFLA_MTU, mtu)
+                # A fixed address: else it changes with the ports, and neighbours lose the gateway.
+                + attribute(_IFLA_ADDRESS, _mac(mac))
+                + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_KIND, "bridge")),
+            )
+        )
+        link = find(netlink, name)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, f"{name} is gone again")
+    _add_address(netlink, link.index, address)
+    netlink.request(_up(link.index))
+    return link
+
+
+def create_veth(netlink: Netlink, veth: Veth, bridge: Link) -> None:
+    """Make the pair, the host's end up and on the bridge. A leftover of the same name is replaced."""
+    try:
+        netlink.request(_new_veth(veth, bridge))
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        delete(netlink, veth.host)  # of an earlier run, whose namespace the kernel has not freed yet
+        netlink.request(_new_veth(veth, bridge))
+    if veth.isolated:
+        isolate(netlink, veth.host)
+
+
+def isolate(netlink: Netlink, name: str) -> None:
+    port = nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_ISOLATED, b"\1"))
+    netlink.request(
+        Message(
+            type=_RTM_NEWLINK,
+            body=_IFINFO.pack(0, 0, 0, 0, 0)
+            + attribute(_IFLA_IFNAME, name)
+            + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_SLAVE_KIND, "bridge"), port),
+        )
+    )
+
+
+def set_master(netlink: Netlink, link: Link, master: int) -> None:
+    """Make it a port of a bridge; 0 takes it off."""
+    netlink.request(
+        Message(
+            type=_RTM_SETLINK,
+            body=_IFINFO.pack(0, 0, link.index, 0, 0) + attribute(_IFLA_MASTER, master),
+        )
+    )
+
+
+def configure(netlink: Netlink, addresses: Sequence[Address]) -> None:
+    """Inside a namespace (`netlink` was opened there): loopback up, each link with address and routes."""
+    netlink.request(_up(_LOOPBACK_INDEX))
+    for wanted in addresses:
+        link = find(netlink, wanted.link)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, f"{wanted.link} is not in the namespace")
+        _add_address(netlink, link.index, wanted.address)
+        netlink.request(_up(link.index))
+        if wanted.gateway:
+            netlink.request(_default_route(link.index, wanted.gateway))
+
+
+def routes(netlink: Netlink) -> list[IPv4Network]:
+    """Where the host's routes lead, the default route aside."""
+    found = set()
+    body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+    for route in netlink.dump(Message(type=_RTM_GETROUTE, body=body)):
+        prefix = _RTMSG.unpack_from(route)[1]
+        for kind, value in attributes(route[_RTMSG.size :]):
+            if kind == _RTA_DST and prefix:
+                found.add(IPv4Network((int.from_bytes(value, "big"), prefix)))
+    return sorted(found)
+
+
+def _new_veth(veth: Veth, bridge: Link) -> Message:
+    quiet = _without_ipv6()
+    peer = (
+        _IFINFO.pack(0, 0, 0, 0, 0)
+        + attribute(_IFLA_IFNAME, veth.container)
+        + attribute(_IFLA_ADDRESS, _mac(veth.mac))
+        + attribute(_IFLA_MTU, veth.mtu)
+        + attribute(_IFLA_NET_NS_FD, veth.netns_fd)
+        + quiet
+    )
+    return Message(
+        type=_RTM_NEWLINK,
+        flags=NLM_F_CREATE | NLM_F_EXCL,
+        body=_IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+        + attribute(_IFLA_IFNAME, veth.host)
+        + attribute(_IFLA_IFALIAS, veth.alias.encode())
+        + attribute(_IFLA_MTU, veth.mtu)
+        + attribute(_IFLA_MASTER, bridge.index)
+        + quiet
+        + nested(
+            _IFLA_LINKINFO,
+            attribute(_IFLA_INFO_KIND, "veth"),
+            nested(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, peer)),
+        ),
+    )
+
+
+def _without_ipv6() -> bytes:
+    """No link-local address by itself: networks are IPv4, and each would go through duplicate detection."""
+    if not Path("/proc/sys/net/ipv6").is_dir():
+        return b""
+    mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_MODE_NONE]))
+    return nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+
+
+def _up(index: int) -> Message:
+    return Message(type=_RTM_SETLINK, body=_IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+
+
+def _add_address(netlink: Netlink, index: int, address: IPv4Interface) -> None:
+    try:
+        netlink.request(
+            Message(
+                type=_RTM_NEWADDR,
+                flags=NLM_F_CREATE | NLM_F_EXCL,
+                body=_IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, _RT_SCOPE_UNIVERSE, index)
+                + attribute(_IFA_LOCAL, address.ip.packed)
+                + attribute(_IFA_ADDRESS, address.ip.packed)
+                + attribute(_IFA_BROADCAST, address.network.broadcast_address.packed),
+            )
+        )
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def _default_route(index: int, gateway: str) -> Message:
+    head = _RTMSG.pack(
+        socket.AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, _RT_SCOPE_UNIVERSE, _RTN_UNICAST, 0
+    )
+    return Message(
+        type=_RTM_NEWROUTE,
+        flags=NLM_F_CREATE | NLM_F_EXCL,
+        body=head + attribute(_RTA_GATEWAY, socket.inet_aton(gateway)) + attribute(_RTA_OIF, index),
+    )
+
+
+def _link(body: bytes) -> Link:
+    _, _, index, flags, _ = _IFINFO.unpack_from(body)
+    found = dict(attributes(body[_IFINFO.size :]))
+    return Link(
+        index=index,
+        name=text(found[_IFLA_IFNAME]),
+        up=bool(flags & _IFF_UP),
+        master=int.from_bytes(found.get(_IFLA_MASTER, b"\0"), sys.byteorder),
+        alias=text(found.get(_IFLA_IFALIAS, b"")),
+    )
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
