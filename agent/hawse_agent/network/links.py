@@ -1,6 +1,6 @@
 """Links, addresses and routes, by rtnetlink: bridges on the host, veth pairs into network namespaces.
 
-A link is asked for by name; all links are listed only when a bridge is repaired and when an instance is reset.
+A link is asked for by name; all are listed only when a bridge is repaired and when an instance is reset.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def list_all(netlink: Netlink) -> list[Link]:
 
 
 def delete(netlink: Netlink, name: str) -> bool:
-    """Whether there was such a link. A veth takes 20 ms: leave it to the end of its namespace when you can."""
+    """Whether there was such a link. A veth takes 20 ms: better leave it to the end of its namespace."""
     try:
         netlink.request(
             Message(type=_RTM_DELLINK, body=_IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name))

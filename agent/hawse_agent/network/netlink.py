@@ -74,15 +74,13 @@ class Netlink:
 
     def run(self, messages: Sequence[Message]) -> None:
         """Do them in order. All are tried; raises the first error."""
-        waiting = self._send([(message, NLM_F_REQUEST | NLM_F_ACK) for message in messages])
-        self._await(waiting)
+        self._await(self._send([(message, NLM_F_REQUEST | NLM_F_ACK) for message in messages]))
 
     def transaction(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
         """All or nothing, between the two that frame it."""
         framed = [(begin, NLM_F_REQUEST), *((m, NLM_F_REQUEST | NLM_F_ACK) for m in messages)]
-        waiting = self._send([*framed, (end, NLM_F_REQUEST)])
-        first, last = min(waiting), max(waiting)
-        self._await({number: what for number, what in waiting.items() if first < number < last})
+        first, *inner, last = self._send([*framed, (end, NLM_F_REQUEST)])
+        self._await(inner, fatal=(first, last))
 
     def get(self, message: Message) -> bytes:
         """The body of the one object asked for."""
@@ -121,28 +119,30 @@ class Netlink:
             bodies.append(body)
         raise NetlinkError(0, "the kernel gave no answer")
 
-    def _send(self, messages: Sequence[tuple[Message, int]]) -> dict[int, Message]:
-        waiting, data = {}, []
+    def _send(self, messages: Sequence[tuple[Message, int]]) -> list[int]:
+        """Their sequence numbers."""
+        numbers, data = [], []
         for message, flags in messages:
             self._sequence += 1
-            waiting[self._sequence] = message
+            numbers.append(self._sequence)
             length = _HEADER.size + len(message.body)
             data.append(_HEADER.pack(length, message.type, message.flags | flags, self._sequence, 0))
             data.append(_padded(message.body))
         self._socket.sendto(b"".join(data), (0, 0))
-        return waiting
+        return numbers
 
-    def _await(self, waiting: dict[int, Message]) -> None:
-        left = dict(waiting)
+    def _await(self, numbers: Sequence[int], fatal: Sequence[int] = ()) -> None:
+        """An answer to each of `numbers`, or an error for one of `fatal`, after which no other comes."""
+        left = set(numbers)
         failed: NetlinkError | None = None
         for sequence, kind, flags, body in self._receive():
-            if kind != _NLMSG_ERROR:
+            if kind != _NLMSG_ERROR or (sequence not in left and sequence not in fatal):
                 continue
             error = _error(body, flags) if body[:4] != b"\0\0\0\0" else None
-            if error is not None and sequence not in left and failed is None and sequence >= min(waiting) - 1:
-                raise error  # of the message that frames a transaction
-            if left.pop(sequence, None) is not None and failed is None:
-                failed = error
+            if error is not None and sequence in fatal:
+                raise error
+            failed = failed or error
+            left.discard(sequence)
             if not left:
                 break
         if failed is not None:

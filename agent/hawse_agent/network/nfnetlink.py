@@ -113,7 +113,7 @@ def rules_of(netlink: Netlink, table: str) -> Mapping[str, tuple[bytes, ...]]:
 
 
 def elements_of(netlink: Netlink, table: str, name: str) -> dict[bytes, bytes]:
-    """Key → data (empty for a set). Ends of intervals are left out. Raises ENOENT when there is no such set."""
+    """Key → data (empty for a set), without the ends of intervals. ENOENT when there is no such set."""
     request = attribute(_LIST_TABLE, table) + attribute(_LIST_SET, name)
     found: dict[bytes, bytes] = {}
     for body in netlink.dump(_nft(_GETSETELEM, 0, request)):

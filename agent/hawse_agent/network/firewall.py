@@ -1,0 +1,131 @@
+"""Keeps the instance's nft table as it should be; touches no other table.
+
+The table is replaced as a whole, atomically, at the daemon's start and for repair: connections go on, since
+conntrack keeps what they were translated to. After that a published port is one element by raw nfnetlink.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hawse_agent.network import libnftables, nfnetlink, ruleset
+from hawse_agent.network.netlink import NetlinkError
+from hawse_agent.spec.records import NetworkRecord, PortRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirewallLosses:
+    parts: tuple[str, ...] = ()
+    """Tables, chains and elements of networks that are gone or were changed."""
+    ports: tuple[PortRecord, ...] = ()
+
+
+class Firewall:
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        # Kept open: closing one waits for the kernel to free what was deleted before (7 ms).
+        self._netlink = nfnetlink.netfilter_socket()
+        self._networks: dict[str, NetworkRecord] = {}
+        self._ports: dict[tuple[str, bytes], PortRecord] = {}
+        self._rules: Mapping[str, tuple[bytes, ...]] = {}
+        """As the kernel encodes them, taken after our own load."""
+
+    def load(self, networks: Iterable[NetworkRecord], ports: Iterable[PortRecord]) -> None:
+        with self._lock:
+            self._networks = {network.id: network for network in networks}
+            self._ports = _by_key(ports)
+            self._load()
+
+    def add_network(self, network: NetworkRecord) -> None:
+        with self._lock:
+            self._networks[network.id] = network
+            if nfnetlink.has_table(self._netlink, self._table):
+                libnftables.run(ruleset.network_text(self._table, "add", network))
+            else:
+                self._load()
+
+    def remove_network(self, network: NetworkRecord) -> None:
+        with self._lock:
+            self._networks.pop(network.id, None)
+            if not nfnetlink.has_table(self._netlink, self._table):
+                return
+            # Adding first makes the deletion succeed when somebody has removed an element by hand.
+            add, delete = (ruleset.network_text(self._table, verb, network) for verb in ("add", "delete"))
+            libnftables.run(add + delete)
+
+    def publish(self, ports: Sequence[PortRecord]) -> None:
+        with self._lock:
+            self._ports |= _by_key(ports)
+            try:
+                nfnetlink.add(self._netlink, self._table, [ruleset.port_element(port) for port in ports])
+            except NetlinkError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                self._load()  # somebody has flushed the ruleset
+
+    def unpublish(self, ports: Sequence[PortRecord]) -> None:
+        with self._lock:
+            for key in _by_key(ports):
+                self._ports.pop(key, None)
+            nfnetlink.remove(self._netlink, self._table, [ruleset.port_element(port) for port in ports])
+
+    def observe(self, networks: Sequence[NetworkRecord], ports: Sequence[PortRecord]) -> FirewallLosses:
+        """Of what should be there, what is not. Elements that nobody asked for are left to the next load."""
+        with self._lock:
+            if not nfnetlink.has_table(self._netlink, self._table):
+                return FirewallLosses(parts=(f"table inet {self._table}",))
+            parts = self._lost_rules()
+            for name, wanted in ruleset.network_elements(networks).items():
+                found = self._elements(name)
+                if found is None:
+                    parts.append(f"set inet {self._table} {name}")
+                    continue
+                parts += [
+                    f"element inet {self._table} {name} {{ {shown} }}"
+                    for key, shown in wanted.items()
+                    if key not in found
+                ]
+            lost: list[PortRecord] = []
+            maps = {name: self._elements(name) for name in ruleset.MAPS}
+            parts += [f"map inet {self._table} {name}" for name, found in maps.items() if found is None]
+            for port in ports:
+                element = ruleset.port_element(port)
+                present = maps[element.set]
+                if present is not None and present.get(element.key) != element.data:
+                    lost.append(port)
+            return FirewallLosses(parts=tuple(parts), ports=tuple(lost))
+
+    def remove(self) -> None:
+        """The table with all in it."""
+        with self._lock:
+            libnftables.run(f"add table inet {self._table}\ndelete table inet {self._table}\n")
+
+    def _load(self) -> None:
+        networks = list(self._networks.values())
+        libnftables.run(ruleset.table_text(self._table, networks, self._ports.values()))
+        self._rules = nfnetlink.rules_of(self._netlink, self._table)
+
+    def _lost_rules(self) -> list[str]:
+        found = nfnetlink.rules_of(self._netlink, self._table)
+        return [
+            f"chain inet {self._table} {chain}"
+            for chain, rules in self._rules.items()
+            if found.get(chain) != rules
+        ]
+
+    def _elements(self, name: str) -> dict[bytes, bytes] | None:
+        try:
+            return nfnetlink.elements_of(self._netlink, self._table, name)
+        except NetlinkError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+
+
+def _by_key(ports: Iterable[PortRecord]) -> dict[tuple[str, bytes], PortRecord]:
+    elements = ((ruleset.port_element(port), port) for port in ports)
+    return {(element.set, element.key): port for element, port in elements}
