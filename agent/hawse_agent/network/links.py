@@ -164,13 +164,22 @@ def isolate(netlink: Netlink, name: str) -> None:
 
 
 def set_master(netlink: Netlink, link: Link, master: int) -> None:
-    """Make it a port of a bridge; 0 takes it off."""
+    """Make it a port of a bridge."""
     netlink.request(
         Message(
             type=_RTM_SETLINK,
             body=_IFINFO.pack(0, 0, link.index, 0, 0) + attribute(_IFLA_MASTER, master),
         )
     )
+
+
+def release(netlink: Netlink, link: Link) -> None:
+    """Take it off its bridge; it may be going away with its namespace at this moment."""
+    try:
+        set_master(netlink, link, 0)
+    except NetlinkError as error:
+        if error.errno != errno.ENODEV:
+            raise
 
 
 def configure(netlink: Netlink, addresses: Sequence[Address]) -> None:
