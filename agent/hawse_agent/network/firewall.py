@@ -1,6 +1,6 @@
-"""Keeps the instance's nft table as it should be; touches no other table.
+"""Keeps the instance's nft tables as they should be; touches no other table.
 
-The table is replaced as a whole, atomically, at the daemon's start and for repair: connections go on, since
+They are replaced as a whole, atomically, at the daemon's start and for repair: connections go on, since
 conntrack keeps what they were translated to. After that a published port is one element by raw nfnetlink.
 """
 
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hawse_agent.network import libnftables, nfnetlink, ruleset
 from hawse_agent.network.netlink import NetlinkError
 from hawse_agent.spec.records import NetworkRecord, PortRecord
+
+_FAMILIES = {"inet": nfnetlink.INET, "bridge": nfnetlink.BRIDGE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class Firewall:
         self._netlink = nfnetlink.netfilter_socket()
         self._networks: dict[str, NetworkRecord] = {}
         self._ports: dict[tuple[str, bytes], PortRecord] = {}
-        self._rules: Mapping[str, tuple[bytes, ...]] = {}
-        """As the kernel encodes them, taken after our own load."""
+        self._rules: dict[str, Mapping[str, tuple[bytes, ...]]] = {}
+        """Family → chain → rules as the kernel encodes them, taken after our own load."""
 
     def load(self, networks: Iterable[NetworkRecord], ports: Iterable[PortRecord]) -> None:
         with self._lock:
@@ -76,8 +78,13 @@ class Firewall:
     def observe(self, networks: Sequence[NetworkRecord], ports: Sequence[PortRecord]) -> FirewallLosses:
         """Of what should be there, what is not. Elements that nobody asked for are left to the next load."""
         with self._lock:
-            if not nfnetlink.has_table(self._netlink, self._table):
-                return FirewallLosses(parts=(f"table inet {self._table}",))
+            missing = [
+                f"table {name} {self._table}"
+                for name, family in _FAMILIES.items()
+                if not nfnetlink.has_table(self._netlink, self._table, family)
+            ]
+            if missing:
+                return FirewallLosses(parts=tuple(missing))
             parts = self._lost_rules()
             for name, wanted in ruleset.network_elements(networks).items():
                 found = self._elements(name)
@@ -100,22 +107,28 @@ class Firewall:
             return FirewallLosses(parts=tuple(parts), ports=tuple(lost))
 
     def remove(self) -> None:
-        """The table with all in it."""
+        """The tables with all in them."""
         with self._lock:
-            libnftables.run(f"add table inet {self._table}\ndelete table inet {self._table}\n")
+            libnftables.run(ruleset.removal_text(self._table))
 
     def _load(self) -> None:
         networks = list(self._networks.values())
-        libnftables.run(ruleset.table_text(self._table, networks, self._ports.values()))
-        self._rules = nfnetlink.rules_of(self._netlink, self._table)
+        libnftables.run(ruleset.tables_text(self._table, networks, self._ports.values()))
+        self._rules = {name: self._rules_of(family) for name, family in _FAMILIES.items()}
+
+    def _rules_of(self, family: int) -> Mapping[str, tuple[bytes, ...]]:
+        return nfnetlink.rules_of(self._netlink, self._table, family)
 
     def _lost_rules(self) -> list[str]:
-        found = nfnetlink.rules_of(self._netlink, self._table)
-        return [
-            f"chain inet {self._table} {chain}"
-            for chain, rules in self._rules.items()
-            if found.get(chain) != rules
-        ]
+        lost = []
+        for name, expected in self._rules.items():
+            found = self._rules_of(_FAMILIES[name])
+            lost += [
+                f"chain {name} {self._table} {chain}"
+                for chain, rules in expected.items()
+                if found.get(chain) != rules
+            ]
+        return lost
 
     def _elements(self, name: str) -> dict[bytes, bytes] | None:
         try:

@@ -29,9 +29,9 @@ from hawse_agent.network.netlink import (
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _RTM_NEWADDR, _RTM_NEWROUTE, _RTM_GETROUTE = 20, 24, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 20, 26, 28
+_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 20, 26, 27, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-_IFLA_BRPORT_ISOLATED = 33
+_IFLA_BRPORT_HAIRPIN = 4
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_MODE_NONE = 8, 1
 _VETH_INFO_PEER = 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
@@ -39,7 +39,6 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _RT_TABLE_MAIN, _RTPROT_BOOT = 254, 3
 _RT_SCOPE_UNIVERSE, _RTN_UNICAST = 0, 1
 _IFF_UP = 0x1
-_LOOPBACK_INDEX = 1
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBi")
@@ -66,8 +65,8 @@ class Veth:
     mac: str
     mtu: int
     alias: str
-    isolated: bool
-    """May not talk to other isolated ports of its bridge."""
+    group: int = 0
+    """The group of the host's end; see `ruleset.APART_GROUP`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +84,7 @@ def route_socket() -> Netlink:
 
 def find(netlink: Netlink, name: str) -> Link | None:
     try:
-        body = netlink.get(
-            Message(type=_RTM_GETLINK, body=_IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name))
-        )
+        body = netlink.get(Message(type=_RTM_GETLINK, body=_named(name)))
     except NetlinkError as error:
         if error.errno == errno.ENODEV:
             return None
@@ -104,9 +101,7 @@ def list_all(netlink: Netlink) -> list[Link]:
 def delete(netlink: Netlink, name: str) -> bool:
     """Whether there was such a link. A veth takes 20 ms: better leave it to the end of its namespace."""
     try:
-        netlink.request(
-            Message(type=_RTM_DELLINK, body=_IFINFO.pack(0, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name))
-        )
+        netlink.request(Message(type=_RTM_DELLINK, body=_named(name)))
     except NetlinkError as error:
         if error.errno == errno.ENODEV:
             return False
@@ -122,8 +117,7 @@ def ensure_bridge(netlink: Netlink, name: str, *, address: IPv4Interface, mac: s
             Message(
                 type=_RTM_NEWLINK,
                 flags=NLM_F_CREATE | NLM_F_EXCL,
-                body=_IFINFO.pack(0, 0, 0, 0, 0)
-                + attribute(_IFLA_IFNAME, name)
+                body=_named(name)
                 + attribute(_IFLA_MTU, mtu)
                 # A fixed address: else it changes with the ports, and neighbours lose the gateway.
                 + attribute(_IFLA_ADDRESS, _mac(mac))
@@ -134,7 +128,7 @@ def ensure_bridge(netlink: Netlink, name: str, *, address: IPv4Interface, mac: s
         if link is None:
             raise NetlinkError(errno.ENODEV, f"{name} is gone again")
     _add_address(netlink, link.index, address)
-    netlink.request(_up(link.index))
+    netlink.request(_up(name))
     return link
 
 
@@ -147,19 +141,20 @@ def create_veth(netlink: Netlink, veth: Veth, bridge: Link) -> None:
             raise
         delete(netlink, veth.host)  # of an earlier run, whose namespace the kernel has not freed yet
         netlink.request(_new_veth(veth, bridge))
-    if veth.isolated:
-        isolate(netlink, veth.host)
+    make_port(netlink, veth.host, veth.alias)
 
 
-def isolate(netlink: Netlink, name: str) -> None:
-    port = nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_ISOLATED, b"\1"))
-    netlink.request(
-        Message(
-            type=_RTM_NEWLINK,
-            body=_IFINFO.pack(0, 0, 0, 0, 0)
-            + attribute(_IFLA_IFNAME, name)
-            + nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_SLAVE_KIND, "bridge"), port),
-        )
+def make_port(netlink: Netlink, name: str, alias: str) -> None:
+    """The settings of a port that is on its bridge: up, and hairpin, since where br_netfilter is on, what a
+    container sends to its own published port goes back through the port that it came from."""
+    port = nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_HAIRPIN, b"\1"))
+    slave = nested(_IFLA_LINKINFO, attribute(_IFLA_INFO_SLAVE_KIND, "bridge"), port)
+    netlink.run(
+        [
+            Message(type=_RTM_NEWLINK, body=_named(name) + slave),
+            *_without_ipv6(name),
+            Message(type=_RTM_SETLINK, body=_named(name, up=True) + attribute(_IFLA_IFALIAS, alias.encode())),
+        ]
     )
 
 
@@ -184,13 +179,13 @@ def release(netlink: Netlink, link: Link) -> None:
 
 def configure(netlink: Netlink, addresses: Sequence[Address]) -> None:
     """Inside a namespace (`netlink` was opened there): loopback up, each link with address and routes."""
-    netlink.request(_up(_LOOPBACK_INDEX))
+    netlink.request(_up("lo"))
     for wanted in addresses:
         link = find(netlink, wanted.link)
         if link is None:
             raise NetlinkError(errno.ENODEV, f"{wanted.link} is not in the namespace")
         _add_address(netlink, link.index, wanted.address)
-        netlink.request(_up(link.index))
+        netlink.run([*_without_ipv6(wanted.link), _up(wanted.link)])
         if wanted.gateway:
             netlink.request(_default_route(link.index, wanted.gateway))
 
@@ -208,24 +203,19 @@ def routes(netlink: Netlink) -> list[IPv4Network]:
 
 
 def _new_veth(veth: Veth, bridge: Link) -> Message:
-    quiet = _without_ipv6()
     peer = (
-        _IFINFO.pack(0, 0, 0, 0, 0)
-        + attribute(_IFLA_IFNAME, veth.container)
+        _named(veth.container)
         + attribute(_IFLA_ADDRESS, _mac(veth.mac))
         + attribute(_IFLA_MTU, veth.mtu)
         + attribute(_IFLA_NET_NS_FD, veth.netns_fd)
-        + quiet
     )
     return Message(
         type=_RTM_NEWLINK,
         flags=NLM_F_CREATE | NLM_F_EXCL,
-        body=_IFINFO.pack(0, 0, 0, _IFF_UP, _IFF_UP)
-        + attribute(_IFLA_IFNAME, veth.host)
-        + attribute(_IFLA_IFALIAS, veth.alias.encode())
+        body=_named(veth.host)
+        + attribute(_IFLA_GROUP, veth.group)
         + attribute(_IFLA_MTU, veth.mtu)
         + attribute(_IFLA_MASTER, bridge.index)
-        + quiet
         + nested(
             _IFLA_LINKINFO,
             attribute(_IFLA_INFO_KIND, "veth"),
@@ -234,16 +224,22 @@ def _new_veth(veth: Veth, bridge: Link) -> Message:
     )
 
 
-def _without_ipv6() -> bytes:
+def _without_ipv6(name: str) -> list[Message]:
     """No link-local address by itself: networks are IPv4, and each would go through duplicate detection."""
     if not Path("/proc/sys/net/ipv6").is_dir():
-        return b""
+        return []
     mode = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_ADDR_GEN_MODE_NONE]))
-    return nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    spec = nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    return [Message(type=_RTM_SETLINK, body=_named(name) + spec)]
 
 
-def _up(index: int) -> Message:
-    return Message(type=_RTM_SETLINK, body=_IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
+def _up(name: str) -> Message:
+    return Message(type=_RTM_SETLINK, body=_named(name, up=True))
+
+
+def _named(name: str, *, up: bool = False) -> bytes:
+    flag = _IFF_UP if up else 0
+    return _IFINFO.pack(0, 0, 0, flag, flag) + attribute(_IFLA_IFNAME, name)
 
 
 def _add_address(netlink: Netlink, index: int, address: IPv4Interface) -> None:

@@ -22,6 +22,7 @@ from hawse_agent.network.dns import RESOLV_CONF, nameservers
 from hawse_agent.network.dns_client import DnsClient, Start
 from hawse_agent.network.firewall import Firewall
 from hawse_agent.network.netlink import Netlink
+from hawse_agent.network.ruleset import APART_GROUP
 from hawse_agent.paths import Paths
 from hawse_agent.spec.container import EndpointSpec, PortMap
 from hawse_agent.spec.network import NetworkSpec
@@ -293,8 +294,7 @@ class NetworkManager:
                 for link in links.list_all(netlink):
                     if link.alias.startswith(_alias_of(network)) and link.master != bridge.index:
                         links.set_master(netlink, link, bridge.index)
-                        if not network.icc:
-                            links.isolate(netlink, link.name)
+                        links.make_port(netlink, link.name, link.alias)
 
     def repair_firewall(self, networks: Sequence[NetworkRecord], published: Sequence[PortRecord]) -> None:
         """The whole table, exactly as it should be; connections go on."""
@@ -349,7 +349,7 @@ class NetworkManager:
                 mac=endpoint.mac,
                 mtu=network.mtu,
                 alias=f"{_alias_of(network)}{endpoint.container[:12]}",
-                isolated=not network.icc,
+                group=0 if network.icc else APART_GROUP,
             ),
             bridge,
         )

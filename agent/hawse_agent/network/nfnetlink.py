@@ -24,7 +24,9 @@ from hawse_agent.network.netlink import (
 )
 
 _NETLINK_NETFILTER = 12
-_NFPROTO_INET = 1
+INET, BRIDGE = 1, 7
+"""Families of tables."""
+
 _SUBSYS_CTNETLINK, _SUBSYS_NFTABLES = 1, 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _GETTABLE, _GETRULE = 1, 7
@@ -92,9 +94,9 @@ def remove(netlink: Netlink, table: str, elements: Sequence[Element]) -> None:
                     raise
 
 
-def has_table(netlink: Netlink, table: str) -> bool:
+def has_table(netlink: Netlink, table: str, family: int = INET) -> bool:
     try:
-        netlink.get(_nft(_GETTABLE, 0, attribute(_TABLE_NAME, table)))
+        netlink.get(_nft(_GETTABLE, 0, attribute(_TABLE_NAME, table), family))
     except NetlinkError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -102,10 +104,10 @@ def has_table(netlink: Netlink, table: str) -> bool:
     return True
 
 
-def rules_of(netlink: Netlink, table: str) -> Mapping[str, tuple[bytes, ...]]:
+def rules_of(netlink: Netlink, table: str, family: int = INET) -> Mapping[str, tuple[bytes, ...]]:
     """Chain → its rules' expressions as the kernel encodes them, to be compared with an earlier answer."""
     found: dict[str, list[bytes]] = {}
-    for body in netlink.dump(_nft(_GETRULE, 0, attribute(_RULE_TABLE, table))):
+    for body in netlink.dump(_nft(_GETRULE, 0, attribute(_RULE_TABLE, table), family)):
         parts = dict(attributes(body[4:]))
         if text(parts[_RULE_TABLE]) == table:
             found.setdefault(text(parts[_RULE_CHAIN]), []).append(parts.get(_RULE_EXPRESSIONS, b""))
@@ -203,10 +205,9 @@ def _transaction(netlink: Netlink, messages: Sequence[Message]) -> None:
     )
 
 
-def _nft(kind: int, flags: int, body: bytes) -> Message:
-    return Message(
-        type=_SUBSYS_NFTABLES << 8 | kind, flags=flags, body=struct.pack("=BBH", _NFPROTO_INET, 0, 0) + body
-    )
+def _nft(kind: int, flags: int, body: bytes, family: int = INET) -> Message:
+    head = struct.pack("=BBH", family, 0, 0)
+    return Message(type=_SUBSYS_NFTABLES << 8 | kind, flags=flags, body=head + body)
 
 
 def _conntrack(kind: int, body: bytes) -> Message:
