@@ -135,7 +135,8 @@ def mount_user_mounts(root_fd: int, config: RuntimeConfig, proc_fd: int) -> None
                 _tmpfs(root_fd, wanted, proc_fd)
         except OSError as error:
             source = wanted.source if isinstance(wanted, BindMount) else "tmpfs"
-            raise HostRefused(f"mount {source} on {wanted.target}: {error.strerror}") from error
+            reason = os.strerror(error.errno or 0)
+            raise HostRefused(f"mount {source} on {wanted.target}: {reason}") from error
 
 
 def hide(root_fd: int, paths: Sequence[str]) -> None:
