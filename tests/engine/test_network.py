@@ -22,7 +22,7 @@ from tests.support import isolation
 
 from hawse_agent.errors import Conflict, HostRefused, InputError
 from hawse_agent.linux.namespace import CLONE_NEWNET, unshare
-from hawse_agent.network import dns_packets, links, namespaces, nfnetlink
+from hawse_agent.network import dns_packets, links, namespaces, netlink
 from hawse_agent.network.manager import NetworkManager, Place
 from hawse_agent.paths import Paths, paths_for
 from hawse_agent.spec.container import EndpointSpec, PortMap
@@ -678,14 +678,14 @@ def test_ending_connections_without_a_filter_of_the_kernel(
     web, other = site.container("web", "shop", ports=ports[:1]), site.container("o", "shop", ports=ports[1:])
     listeners = [n.run(lambda p=p: socket.create_server(("0.0.0.0", p))) for n, p in ((web, 80), (other, 81))]
     clients = [outside.run(lambda p=p: socket.create_connection((HOST, p), 2)) for p in (8080, 8081)]
-    request = nfnetlink.Netlink.request
+    request = netlink.Netlink.request
 
-    def older_kernel(self: nfnetlink.Netlink, message: nfnetlink.Message) -> None:
+    def older_kernel(self: netlink.Netlink, message: netlink.Message) -> None:
         if message.type == 0x102 and b"\x19" in message.body[-20:]:
-            raise nfnetlink.NetlinkError(22, "Invalid argument")
+            raise netlink.NetlinkError(22, "Invalid argument")
         request(self, message)
 
-    monkeypatch.setattr(nfnetlink.Netlink, "request", older_kernel)
+    monkeypatch.setattr(netlink.Netlink, "request", older_kernel)
     site.manager.unpublish([port for port in site.ports if port.host_port == 8080])
     for client in clients:
         client.sendall(b"ping")

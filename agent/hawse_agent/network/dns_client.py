@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hawse_agent.errors import HostRefused, ProtocolError
-from hawse_agent.network.dns import ADDRESS, MAX_MESSAGE
+from hawse_agent.network.dns import MAX_MESSAGE
 from hawse_agent.spec.records import EndpointRecord, NetworkRecord
 
 Start = Callable[[socket.socket], None]
@@ -141,15 +141,3 @@ def _socket() -> socket.socket:
 
 def _bare(endpoint: EndpointRecord) -> str:
     return endpoint.ipv4.split("/")[0]
-
-
-def redirect_text(udp_port: int, tcp_port: int) -> str:
-    """For the container's own namespace: its resolver's port 53 leads to our sockets."""
-    return (
-        "add table ip hawse-dns\ndelete table ip hawse-dns\n"
-        "table ip hawse-dns {\n    chain output {\n"
-        "        type nat hook output priority -100; policy accept;\n"
-        f"        ip daddr {ADDRESS} udp dport 53 dnat to {ADDRESS}:{udp_port}\n"
-        f"        ip daddr {ADDRESS} tcp dport 53 dnat to {ADDRESS}:{tcp_port}\n"
-        "    }\n}\n"
-    )

@@ -68,12 +68,17 @@ class Firewall:
                 if error.errno != errno.ENOENT:
                     raise
                 self._load()  # somebody has flushed the ruleset
+            for number in {port.host_port for port in ports if port.protocol == "udp"}:
+                nfnetlink.end_udp_to_port(self._netlink, number)
 
     def unpublish(self, ports: Sequence[PortRecord]) -> None:
+        """Also ends the connections to their containers."""
         with self._lock:
             for key in _by_key(ports):
                 self._ports.pop(key, None)
             nfnetlink.remove(self._netlink, self._table, [ruleset.port_element(port) for port in ports])
+            for address in {port.container_ip for port in ports}:
+                nfnetlink.end_connections_to(self._netlink, address)
 
     def observe(self, networks: Sequence[NetworkRecord], ports: Sequence[PortRecord]) -> FirewallLosses:
         """Of what should be there, what is not. Elements that nobody asked for are left to the next load."""

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotSupported
-from hawse_agent.network import addresses, links, namespaces, nfnetlink, ports
+from hawse_agent.network import addresses, links, namespaces, ports
 from hawse_agent.network.dns import RESOLV_CONF, nameservers
 from hawse_agent.network.dns_client import DnsClient, Start
 from hawse_agent.network.firewall import Firewall
@@ -205,7 +205,7 @@ class NetworkManager:
             with namespaces.entered(netns_fd), links.route_socket() as inside:
                 links.configure(inside, wanted)
             if dns:
-                self._serve_names(netns_fd, places[0][0].container)
+                self._serve_names(netns_fd, places[0][0].container, again=False)
 
     def detach(self, endpoints: Iterable[EndpointRecord]) -> None:
         """Take links off their bridges. They end with their namespace, which costs nobody any waiting."""
@@ -216,21 +216,15 @@ class NetworkManager:
                     links.release(netlink, link)
 
     def publish(self, published: Sequence[PortRecord]) -> None:
-        if not published:
-            return
-        with _refused("publish ports"):
-            self._firewall.publish(published)
-            for port in {port.host_port for port in published if port.protocol == "udp"}:
-                nfnetlink.end_udp_to_port(port)
+        if published:
+            with _refused("publish ports"):
+                self._firewall.publish(published)
 
     def unpublish(self, published: Sequence[PortRecord]) -> None:
         """Also ends the connections that are open through them."""
-        if not published:
-            return
-        with _refused("withdraw published ports"):
-            self._firewall.unpublish(published)
-            for address in {port.container_ip for port in published}:
-                nfnetlink.end_connections_to(address)
+        if published:
+            with _refused("withdraw published ports"):
+                self._firewall.unpublish(published)
 
     def dns_update(self, container_id: str, places: Sequence[Place], upstreams: Sequence[str] = ()) -> None:
         """The names of a container, and whom it asks beyond them (none: the host's servers)."""
@@ -246,7 +240,7 @@ class NetworkManager:
         with _refused(f"restore the resolver of container {container_id[:12]}"):
             netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self._serve_names(netns_fd, container_id)
+                self._serve_names(netns_fd, container_id, again=True)
             finally:
                 os.close(netns_fd)
         self._dns.names(container_id, places, upstreams)
@@ -354,9 +348,9 @@ class NetworkManager:
             bridge,
         )
 
-    def _serve_names(self, netns_fd: int, container_id: str) -> None:
+    def _serve_names(self, netns_fd: int, container_id: str, *, again: bool) -> None:
         with namespaces.entered(netns_fd):
-            udp, tcp = namespaces.resolver_sockets()
+            udp, tcp = namespaces.resolver_sockets(again=again)
         with udp, tcp:
             self._dns.listen(container_id, udp, tcp)
 

@@ -125,13 +125,13 @@ def elements_of(netlink: Netlink, table: str, name: str) -> dict[bytes, bytes]:
     return found
 
 
-def end_connections_to(address: str) -> None:
+def end_connections_to(netlink: Netlink, address: str) -> None:
     """Forget the connections that lead to a container: open ones are reset, UDP finds its new way."""
     tuple_ = nested(_CTA_TUPLE_IP, attribute(_CTA_IP_V4_SRC, socket.inet_aton(address)))
-    _end_connections(_CTA_TUPLE_REPLY, tuple_, _CTA_FILTER_REPLY_FLAGS, _FILTER_IP_SRC)
+    _end_connections(netlink, _CTA_TUPLE_REPLY, tuple_, _CTA_FILTER_REPLY_FLAGS, _FILTER_IP_SRC)
 
 
-def end_udp_to_port(port: int) -> None:
+def end_udp_to_port(netlink: Netlink, port: int) -> None:
     """Forget UDP flows to a host port, which else go past a map that was published after they began."""
     tuple_ = nested(
         _CTA_TUPLE_PROTO,
@@ -139,20 +139,19 @@ def end_udp_to_port(port: int) -> None:
         attribute(_CTA_PROTO_DST_PORT, port.to_bytes(2, "big")),
     )
     flags = _FILTER_PROTO_NUM | _FILTER_PROTO_DST_PORT
-    _end_connections(_CTA_TUPLE_ORIG, tuple_, _CTA_FILTER_ORIG_FLAGS, flags)
+    _end_connections(netlink, _CTA_TUPLE_ORIG, tuple_, _CTA_FILTER_ORIG_FLAGS, flags)
 
 
-def _end_connections(side: int, tuple_: bytes, flags_kind: int, flags: int) -> None:
+def _end_connections(netlink: Netlink, side: int, tuple_: bytes, flags_kind: int, flags: int) -> None:
     other = _CTA_FILTER_ORIG_FLAGS if flags_kind == _CTA_FILTER_REPLY_FLAGS else _CTA_FILTER_REPLY_FLAGS
     body = nested(side, tuple_) + nested(_CTA_FILTER, attribute(flags_kind, flags), attribute(other, 0))
-    with netfilter_socket() as netlink:
-        try:
-            netlink.request(_conntrack(_CT_DELETE, body))
-        except NetlinkError as error:
-            # Before Linux 6.8 a deletion takes no filter and refuses half a tuple; a listing takes it.
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT):
-                raise
-            _end_each(netlink, side, tuple_, body)
+    try:
+        netlink.request(_conntrack(_CT_DELETE, body))
+    except NetlinkError as error:
+        # Before Linux 6.8 a deletion takes no filter and refuses half a tuple; a listing takes it.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOENT):
+            raise
+        _end_each(netlink, side, tuple_, body)
 
 
 def _end_each(netlink: Netlink, side: int, tuple_: bytes, body: bytes) -> None:
