@@ -1,0 +1,196 @@
+"""Filters, run by an interpreter of classic BPF: what the kernel would answer to a call."""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from hawse_agent.errors import InputError, NotSupported
+from hawse_agent.linux import seccomp, syscalls
+from hawse_agent.runtime.defaults import DEFAULT_CAPABILITIES
+
+ARCHITECTURE = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7}
+EPERM, ENOSYS = seccomp.ERRNO | errno.EPERM, seccomp.ERRNO | errno.ENOSYS
+
+
+def answer(program: bytes, abi: syscalls.Abi, call: str | int, *args: int) -> int:
+    number = syscalls.table(abi)[call] if isinstance(call, str) else call
+    data = struct.pack("=IIQ6Q", number, ARCHITECTURE[abi], 0, *(*args, *[0] * (6 - len(args))))
+    code = list(struct.iter_unpack("=HBBI", program))
+    position = accumulator = 0
+    while True:
+        operation, true, false, value = code[position]
+        position += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("=I", data, value)
+        elif operation == 0x54:
+            accumulator &= value
+        elif operation == 0x05:
+            position += value
+        elif operation == 0x06:
+            return int(value)
+        else:
+            holds = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value}
+            position += true if holds[operation] else false
+
+
+def default(abi: syscalls.Abi, *more: str) -> bytes:
+    return seccomp.assemble({abi: seccomp.default_profile(abi, {*DEFAULT_CAPABILITIES, *more})})
+
+
+@pytest.mark.parametrize("abi", syscalls.ABIS)
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("read", seccomp.ALLOW),
+        ("openat2", seccomp.ALLOW),
+        ("ptrace", seccomp.ALLOW),
+        ("chroot", seccomp.ALLOW),
+        ("mount", EPERM),
+        ("unshare", EPERM),
+        ("setns", EPERM),
+        ("keyctl", EPERM),
+        ("bpf", EPERM),
+        ("io_uring_setup", EPERM),
+        ("open_by_handle_at", EPERM),
+        ("clone3", ENOSYS),
+        ("file_setattr", ENOSYS),
+        (600, ENOSYS),
+        (0x40000000, ENOSYS),
+    ],
+)
+def test_default(abi: syscalls.Abi, call: str | int, expected: int) -> None:
+    assert answer(default(abi), abi, call) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "expected"),
+    [
+        ("clone", (0x11,), seccomp.ALLOW),
+        ("clone", (0x3D0F00,), seccomp.ALLOW),
+        ("clone", (0x10000011,), EPERM),
+        ("clone", (0x00020011,), EPERM),
+        ("socket", (2,), seccomp.ALLOW),
+        ("socket", (16,), seccomp.ALLOW),
+        ("socket", (38,), EPERM),
+        ("socket", (40,), EPERM),
+        ("socket", (46,), EPERM),
+        ("socket", (1 << 32 | 2,), EPERM),
+        ("personality", (0,), seccomp.ALLOW),
+        ("personality", (0xFFFFFFFF,), seccomp.ALLOW),
+        ("personality", (0x0040000,), EPERM),
+    ],
+)
+def test_default_looks_at_arguments(call: str, args: tuple[int, ...], expected: int) -> None:
+    for abi in ("x86_64", "aarch64"):
+        assert answer(default(abi), abi, call, *args) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "call"),
+    [
+        ("CAP_SYS_ADMIN", "mount"),
+        ("CAP_SYS_ADMIN", "clone3"),
+        ("CAP_SYS_ADMIN", "bpf"),
+        ("CAP_BPF", "bpf"),
+        ("CAP_SYSLOG", "syslog"),
+        ("CAP_PERFMON", "perf_event_open"),
+        ("CAP_SYS_MODULE", "init_module"),
+        ("CAP_SYS_TIME", "clock_settime"),
+        ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
+    ],
+)
+def test_capability_opens_a_call(capability: str, call: str) -> None:
+    assert answer(default("x86_64", capability), "x86_64", call) == seccomp.ALLOW
+
+
+def test_one_program_for_two_architectures() -> None:
+    profiles = {abi: seccomp.default_profile(abi, DEFAULT_CAPABILITIES) for abi in ("x86_64", "i386")}
+    program = seccomp.assemble(profiles)  # type: ignore[arg-type]
+    assert answer(program, "i386", "waitpid") == seccomp.ALLOW
+    assert answer(program, "i386", "umount") == EPERM
+    assert answer(program, "x86_64", "read") == seccomp.ALLOW
+    assert answer(program, "aarch64", "read") == ENOSYS
+    assert len(program) // 8 < 4096
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "second", "holds", "fails"),
+    [
+        ("EQ", 5, 0, [5], [4, 6, 1 << 32 | 5]),
+        ("NE", 5, 0, [4, 6, 1 << 32 | 5], [5]),
+        ("LT", 1 << 32 | 5, 0, [0, 5, 1 << 32 | 4], [1 << 32 | 5, 2 << 32]),
+        ("LE", 1 << 32 | 5, 0, [0, 6, 1 << 32 | 5], [1 << 32 | 6, 2 << 32]),
+        ("GT", 1 << 32 | 5, 0, [1 << 32 | 6, 2 << 32], [0, 6, 1 << 32 | 5]),
+        ("GE", 1 << 32 | 5, 0, [1 << 32 | 5, 2 << 32], [0, 6, 1 << 32 | 4]),
+        ("MASKED_EQ", 0xF0, 0x30, [0x30, 0x3F, 0x1030], [0x20, 0x70]),
+    ],
+)
+def test_operators(operator: str, value: int, second: int, holds: list[int], fails: list[int]) -> None:
+    condition = {"index": 1, "value": value, "valueTwo": second, "op": f"SCMP_CMP_{operator}"}
+    program = compiled([{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [condition]}])
+    for argument in holds:
+        assert answer(program, "x86_64", "read", 0, argument) == seccomp.ALLOW
+    for argument in fails:
+        assert answer(program, "x86_64", "read", 0, argument) == EPERM
+
+
+def test_several_conditions_must_all_hold() -> None:
+    conditions = [{"index": index, "value": 1, "op": "SCMP_CMP_EQ"} for index in (0, 2)]
+    program = compiled([{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": conditions}])
+    assert answer(program, "x86_64", "read", 1, 0, 1) == seccomp.ALLOW
+    assert answer(program, "x86_64", "read", 1, 0, 0) == EPERM
+    assert answer(program, "x86_64", "read", 0, 0, 1) == EPERM
+
+
+def test_rules_of_capabilities_architectures_and_kernels() -> None:
+    rules = [
+        {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+        {"names": ["chroot"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_CHOWN"]}},
+        {"names": ["ptrace"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "4.8"}},
+        {"names": ["kcmp"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "99.1"}},
+        {"names": ["acct"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["s390x"]}},
+        {
+            "names": ["arch_prctl", "no_such_call"],
+            "action": "SCMP_ACT_ALLOW",
+            "includes": {"arches": ["amd64"]},
+        },
+    ]
+    program = compiled(rules)
+    answers = {call: answer(program, "x86_64", call) for rule in rules for call in rule["names"][:1]}
+    assert {call for call, action in answers.items() if action == seccomp.ALLOW} == {"ptrace", "arch_prctl"}
+
+
+def test_allowing_profile_lets_unknown_calls_pass() -> None:
+    document = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"name": "mkdir", "action": "SCMP_ACT_KILL"}]}
+    program = seccomp.assemble({"x86_64": seccomp.profile_from_json(document, "x86_64", ())})
+    assert answer(program, "x86_64", "mkdir") == seccomp.KILL_THREAD
+    assert answer(program, "x86_64", 900) == seccomp.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("{", InputError, "decoding seccomp profile failed"),
+        ("{}", InputError, "no defaultAction"),
+        ('{"defaultAction": "SCMP_ACT_MAYBE"}', InputError, "unknown action"),
+        ('{"defaultAction": "SCMP_ACT_NOTIFY"}', NotSupported, "SCMP_ACT_NOTIFY"),
+    ],
+)
+def test_bad_profile(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        seccomp.compile_filter(text, ())
+
+
+def test_unconfined_is_no_filter() -> None:
+    assert seccomp.compile_filter("unconfined", ()) is None
+
+
+def compiled(rules: list[dict[str, Any]]) -> bytes:
+    document = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": rules}
+    parsed = json.loads(json.dumps(document))
+    return seccomp.assemble({"x86_64": seccomp.profile_from_json(parsed, "x86_64", DEFAULT_CAPABILITIES)})
