@@ -84,7 +84,7 @@ class Limit:
         asked, said = self._remembered()
         if said == text and asked is not None:
             return asked
-        return None if text is None else self.parse(text)
+        return getattr(Resources(), self.field) if text is None else self.parse(text)
 
     def _remember(self, asked: Any) -> None:
         note = json.dumps([codec.to_json(asked), files.read(self.path)])
