@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +24,7 @@ from tests.support import isolation
 from hawse_agent.errors import Conflict, HostRefused, InputError
 from hawse_agent.linux.namespace import CLONE_NEWNET, unshare
 from hawse_agent.network import dns_packets, links, namespaces, netlink
-from hawse_agent.network.manager import NetworkManager, Place
+from hawse_agent.network.manager import NetworkManager, NetworkObservation, Place
 from hawse_agent.paths import Paths, paths_for
 from hawse_agent.spec.container import EndpointSpec, PortMap
 from hawse_agent.spec.network import NetworkSpec
@@ -189,7 +190,7 @@ class Site:
     def address(self, name: str, index: int = 0) -> str:
         return self.places[(name.encode().hex() * 64)[:64]][index][0].ipv4.split("/")[0]
 
-    def observe(self):  # type: ignore[no-untyped-def]
+    def observe(self) -> NetworkObservation:
         endpoints = [endpoint for places in self.places.values() for endpoint, _ in places]
         return self.manager.observe(list(self.networks.values()), endpoints, self.ports)
 
@@ -502,6 +503,92 @@ def test_other_names_are_asked_upstream(site: Site, outside: Namespace) -> None:
     server.close()
 
 
+def test_a_large_answer_is_fetched_upstream_by_tcp(site: Site, outside: Namespace) -> None:
+    site.network(NetworkSpec(name="shop"))
+    web = site.container("web", "shop")
+    many = [f"9.9.9.{number}" for number in range(100)]
+    udp, tcp = (
+        outside.run(lambda kind=kind: socket.socket(socket.AF_INET, kind))
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+    )
+    for sock in (udp, tcp):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((OUTSIDE, 53))
+    tcp.listen()
+
+    def answer() -> None:
+        query, peer = udp.recvfrom(512)
+        question = dns_packets.parse(query)
+        assert question is not None
+        udp.sendto(dns_packets.addresses_answer(question, many, limit=512), peer)
+        connection, _ = tcp.accept()
+        with connection:
+            question = dns_packets.parse(connection.recv(512)[2:])
+            assert question is not None
+            whole = dns_packets.addresses_answer(question, many, limit=65535)
+            framed = len(whole).to_bytes(2, "big") + whole
+            for start in range(0, len(framed), 700):  # in pieces
+                connection.send(framed[start : start + 700])
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    site.resolv_conf.write_text(f"nameserver {OUTSIDE}\n")
+    short = web.dns("example.org")
+    assert short[2] & 0x02  # truncated: ask again by TCP
+    assert records(web.dns("example.org", stream=True)) == many
+    thread.join()
+    udp.close()
+    tcp.close()
+
+
+def test_garbage_does_not_stop_the_name_server(site: Site) -> None:
+    site.network(NetworkSpec(name="shop"))
+    web, db = site.container("web", "shop"), site.container("db", "shop")
+
+    def throw() -> None:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            for data in (b"", b"\0", os.urandom(600), b"\xff" * 3, b"\0\0" * 200):
+                with socket.socket(socket.AF_INET, kind) as sock:
+                    sock.connect(("127.0.0.11", 53))
+                    sock.send(data)
+
+    db.run(throw)
+    assert web.addresses("db") == [site.address("db")]
+    assert db.addresses("web") == [site.address("web")]
+    assert len(site.servers) == 1
+
+
+def test_many_start_at_once(site: Site) -> None:
+    site.network(NetworkSpec(name="shop"))
+    planning = threading.Lock()
+
+    def start(number: int) -> Namespace:
+        namespace = Namespace(fd=new_namespace())
+        container = f"{number:02x}" * 32
+        with planning:  # as the engine does
+            network = site.networks["shop"]
+            endpoint = site.manager.plan_endpoint(
+                network, set(), EndpointSpec(network="shop"), 0, container, (f"c{number}",)
+            )
+            ports, fds = site.manager.plan_ports(
+                container, endpoint.ipv4.split("/")[0], (PortMap(container_port=80),), (), site.ports
+            )
+            site.ports += ports
+            site.reserved += fds
+        site.manager.attach(namespace.fd, os.getpid(), [(endpoint, network)], dns=True)
+        site.manager.dns_update(container, [(endpoint, network)])
+        site.manager.publish(ports)
+        site.places[container] = [(endpoint, network)]
+        return namespace
+
+    with ThreadPoolExecutor(8) as pool:
+        started = list(pool.map(start, range(24)))
+    seen = site.observe()
+    assert not (seen.links_lost or seen.ports_lost or seen.firewall_lost or seen.names_lost)
+    assert len({place[0][0].ipv4 for place in site.places.values()}) == 24
+    assert started[0].addresses("c23") == [site.places["17" * 32][0][0].ipv4.split("/")[0]]
+
+
 def test_names_survive_the_daemon_and_come_back_after_the_name_server(site: Site) -> None:
     site.network(NetworkSpec(name="shop"))
     web, db = site.container("web", "shop"), site.container("db", "shop")
@@ -617,8 +704,8 @@ def test_two_instances_do_not_meet(site: Site, tmp_path: Path) -> None:
         two = second.container("web", "shop", ports=(PortMap(container_port=80, host_port=8081),))
         one.serve(80, b"one")
         two.serve(80, b"two")
-        assert two.ask(HOST_LOCAL(site), 8080).startswith("one ")
-        assert one.ask(HOST_LOCAL(second), 8081).startswith("two ")
+        assert two.ask(bridge_gateway(site), 8080).startswith("one ")
+        assert one.ask(bridge_gateway(second), 8081).startswith("two ")
         with pytest.raises(OSError):
             one.ask(second.address("web"), 80, timeout=0.3)
         second.manager.remove_all()
@@ -631,7 +718,7 @@ def test_two_instances_do_not_meet(site: Site, tmp_path: Path) -> None:
     nft("delete table inet foreign")
 
 
-def HOST_LOCAL(site: Site) -> str:
+def bridge_gateway(site: Site) -> str:
     return site.networks["bridge"].gateway
 
 
