@@ -780,3 +780,23 @@ def test_exec_fails(
         with pytest.raises(StartFailed, match=message) as failure:
             execute(config, spawned, *argv, **fields)
         assert failure.value.container_exit == code
+
+
+def test_on_a_v2_tree(machine: Machine) -> None:
+    """PID 1 and exec'd processes are born in their cgroup, and see only it."""
+    mountpoint = next(
+        (p for p in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if Path(p, "cgroup.type").exists()), ""
+    )
+    if not mountpoint or machine.base.version == 2:
+        pytest.skip("no v2 tree beside v1")
+    directory = Path(mountpoint, f"hawse-test-{os.getpid()}")
+    directory.mkdir()
+    base = Base(version=2, hierarchies={"unified": str(directory)})
+    config = machine.config("sh", "-c", "mknod /loop c 10 237; cat /loop; exec sleep 60")
+    config = replace(config, cgroup_base=codec.dumps(base))
+    with started(config) as (spawned, output):
+        assert os.read(output, 1000) == b"cat: can't open '/loop': Operation not permitted\n"
+        result = execute(config, spawned, "cat", "/sys/fs/cgroup/cgroup.procs")
+        assert result.lines[0] == "1"
+        assert len(result.lines) == 2
+    directory.rmdir()

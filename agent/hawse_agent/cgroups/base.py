@@ -4,8 +4,11 @@ v1 counts wherever it has the controllers, a mostly empty v2 tree beside it incl
 in `paths.cgroup_base`, because a daemon that is started again from elsewhere must find its containers.
 
 On v2 the kernel allows no processes in a cgroup whose children have controllers, so the daemon moves into a
-leaf `daemon` beside the containers; where strangers share its cgroup (a login session) the base lies in the
-hierarchy's root instead. In a container that root is not the real one: then all that live in it move.
+leaf `daemon` beside the containers. Two cases differ. A systemd service that runs in such a leaf already
+(DelegateSubgroup=daemon) is content; without it systemd could not put the daemon back into the service's
+cgroup at a restart while containers live below it, so they live in the service's slice. And where strangers
+share the cgroup (a login session) the base lies in the hierarchy's root; in a container that root is not the
+real one, and all that live in it move.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from hawse_agent.spec import codec
 V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
 V2_CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 UNIFIED = "unified"
+LEAF = "daemon"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +149,7 @@ def _make_v2(paths: Paths) -> Base | None:
         if mounted.controllers:
             continue
         own = _directory(mounted, _own().get(UNIFIED, "/"))
-        if os.path.basename(own) == "daemon" and os.path.isdir(f"{os.path.dirname(own)}/{paths.name()}"):
-            own = os.path.dirname(own)  # started again from inside the leaf, its memory lost
-        for parent in dict.fromkeys((own, mounted.mountpoint)):
+        for parent in v2_parents(own, mounted.mountpoint):
             if _open_for_children(parent, whole=parent == mounted.mountpoint):
                 directory = f"{parent}/{paths.name()}"
                 os.makedirs(directory, exist_ok=True)
@@ -160,6 +162,13 @@ def _make_v2(paths: Paths) -> Base | None:
     return None
 
 
+def v2_parents(own: str, root: str) -> list[str]:
+    """Where the base may lie, best first."""
+    if os.path.basename(own) == LEAF or own.endswith(".service"):
+        own = os.path.dirname(own)
+    return list(dict.fromkeys((own, root)))
+
+
 def _open_for_children(directory: str, *, whole: bool) -> bool:
     """Make the directory fit for children with controllers: move the daemon out of it (with `whole` all who
     are in it), enable them."""
@@ -167,8 +176,9 @@ def _open_for_children(directory: str, *, whole: bool) -> bool:
         inside = files.pids_here(directory)
         if not whole and any(pid != os.getpid() for pid in inside):
             return False
-        leaf = f"{directory}/daemon"
-        os.makedirs(leaf, exist_ok=True)
+        leaf = f"{directory}/{LEAF}"
+        if inside:
+            os.makedirs(leaf, exist_ok=True)
         for pid in inside:
             files.write(f"{leaf}/cgroup.procs", str(pid))
     try:

@@ -46,6 +46,9 @@ class CgroupV2(Cgroup):
         finally:
             os.close(directory)
 
+    def open_for_clone(self) -> int | None:
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def freeze(self) -> None:
         self._freeze(True)
 

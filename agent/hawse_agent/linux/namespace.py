@@ -21,6 +21,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
 
 # ctypes.pythonapi and PyDLL keep the GIL, as os.fork does.
 _held = ctypes.PyDLL(None, use_errno=True)
@@ -42,14 +43,23 @@ class _CloneArgs(ctypes.Structure):
         ("stack", ctypes.c_uint64),
         ("stack_size", ctypes.c_uint64),
         ("tls", ctypes.c_uint64),
-    )  # what Linux 5.3 knew; newer kernels take the rest as zero
+        ("set_tid", ctypes.c_uint64),
+        ("set_tid_size", ctypes.c_uint64),
+        ("cgroup", ctypes.c_uint64),
+    )
 
 
-def clone(flags: int) -> tuple[int, int]:
-    """Fork into new namespaces. The parent gets (pid, pidfd), the child (0, -1)."""
+def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork into new namespaces, and into a v2 cgroup when its directory is given. The parent gets
+    (pid, pidfd), the child (0, -1)."""
     pidfd = ctypes.c_int(-1)
+    if cgroup_fd is not None:
+        flags |= CLONE_INTO_CGROUP
     args = _CloneArgs(
-        flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=int(signal.SIGCHLD)
+        flags=flags | CLONE_PIDFD,
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=int(signal.SIGCHLD),
+        cgroup=cgroup_fd or 0,
     )
     call = ctypes.c_long(syscalls.number("clone3"))
     pointer, size = ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))

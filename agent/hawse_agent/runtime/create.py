@@ -33,7 +33,13 @@ class Spawned:
     """A container's PID 1 before its exec. All fds are the caller's to close."""
 
     def __init__(
-        self, config: RuntimeConfig, base: Base, child: _Cloned, netns_fd: int | None, parent: ParentEnd
+        self,
+        config: RuntimeConfig,
+        tree: Tree,
+        cgroup: Cgroup | None,
+        child: Cloned,
+        netns_fd: int | None,
+        parent: ParentEnd,
     ) -> None:
         self.pid = child.pid
         self.pidfd = child.pidfd
@@ -43,8 +49,9 @@ class Spawned:
         """The terminal's master, once prepared."""
         self.warnings: tuple[str, ...] = ()
         self._config = config
-        self._tree = Tree(base)
-        self._cgroup: Cgroup | None = None
+        self._tree = tree
+        self._cgroup = cgroup
+        """None until it is made; on v2 it is made first, and PID 1 is born in it."""
         self._parent = parent
         self._prepared = False
 
@@ -57,11 +64,10 @@ class Spawned:
         """Make the cgroup with its limits, move PID 1 into it, and hear that all mounts are done. Moving the
         first process of a while takes the kernel 10 ms: call this before waiting for the network.
         Raises StartFailed and what `Tree.create` raises, and then all is undone."""
-        config = self._config
         try:
-            rules = device_rules(config.devices, config.privileged)
-            self._cgroup = self._tree.create(config.cgroup, config.resources, rules)
-            self._cgroup.add(self.pid)
+            if self._cgroup is None:
+                self._cgroup = _make_cgroup(self._tree, self._config)
+                self._cgroup.add(self.pid)
             self._parent.cgroup()
             ready = self._parent.wait_until_ready()
         except BaseException:
@@ -104,9 +110,11 @@ def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> S
     joined = netns_fd
     if config.network.startswith("pid:"):
         joined = _open_namespace(config.network, "net")
+    tree = Tree(base)
+    cgroup = _make_cgroup(tree, config) if base.version == 2 else None
     ours, theirs = handshake.pair()
     try:
-        child = _clone(config, joined)
+        child = _clone(config, joined, cgroup)
         if child.pid == 0:
             ours.close()
             run(
@@ -122,6 +130,8 @@ def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> S
             )
     except BaseException:
         ours.close()
+        if cgroup is not None:
+            cgroup.remove()
         raise
     finally:
         theirs.close()
@@ -130,7 +140,12 @@ def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> S
     own = netns_fd
     if own is None and config.network in ("new", "none"):
         own = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    return Spawned(config, base, child, own, ParentEnd(ours))
+    return Spawned(config, tree, cgroup, child, own, ParentEnd(ours))
+
+
+def _make_cgroup(tree: Tree, config: RuntimeConfig) -> Cgroup:
+    rules = device_rules(config.devices, config.privileged)
+    return tree.create(config.cgroup, config.resources, rules)
 
 
 def check_sysctls(config: RuntimeConfig) -> None:
@@ -159,13 +174,14 @@ _FLAGS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cloned:
+class Cloned:
+    """In the child `pid` is 0."""
+
     pid: int
     pidfd: int
 
 
-def _clone(config: RuntimeConfig, joined_netns: int | None) -> _Cloned:
-    """In the child `pid` is 0."""
+def _clone(config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None) -> Cloned:
     flags = namespace.CLONE_NEWNS
     for field, flag in _FLAGS.items():
         if getattr(config, field) == "new":
@@ -173,27 +189,36 @@ def _clone(config: RuntimeConfig, joined_netns: int | None) -> _Cloned:
     if config.network in ("new", "none") and joined_netns is None:
         flags |= namespace.CLONE_NEWNET
     if not config.pid_namespace.startswith("pid:"):
-        pid, pidfd = namespace.clone(flags)
-        return _Cloned(pid=pid, pidfd=pidfd)
+        return clone_into(flags, cgroup)
     other = _open_namespace(config.pid_namespace, "pid")
     try:
-        return clone_into_pid_namespace(other, flags)
+        return clone_into(flags, cgroup, pid_namespace=other)
     finally:
         os.close(other)
 
 
-def clone_into_pid_namespace(fd: int, flags: int) -> _Cloned:
-    """A PID namespace (or that of a pidfd) is joined by the children of who calls setns: this process sets
-    its own aside for the moment of the clone."""
+def clone_into(flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None = None) -> Cloned:
+    """Clone into new namespaces, a v2 cgroup, and an existing PID namespace (an fd of it, or a pidfd).
+
+    A PID namespace is joined by the children of who calls setns: this process sets its own aside for the
+    moment of the clone.
+    """
+    cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        namespace.setns(fd, namespace.CLONE_NEWPID)
-        pid, pidfd = namespace.clone(flags)
-        if pid:
-            namespace.setns(own, namespace.CLONE_NEWPID)
-        return _Cloned(pid=pid, pidfd=pidfd)
+        if pid_namespace is not None:
+            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
+        pid, pidfd = -1, -1
+        try:
+            pid, pidfd = namespace.clone(flags, cgroup_fd)
+        finally:
+            if pid_namespace is not None and pid != 0:
+                namespace.setns(own, namespace.CLONE_NEWPID)
+        return Cloned(pid=pid, pidfd=pidfd)
     finally:
         os.close(own)
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
 
 
 def _open_namespace(of: str, kind: str) -> int:

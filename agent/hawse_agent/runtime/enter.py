@@ -9,7 +9,7 @@ from typing import NoReturn
 from hawse_agent.cgroups import Base, Tree
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, process
-from hawse_agent.runtime.create import clone_into_pid_namespace, kill_and_reap
+from hawse_agent.runtime.create import clone_into, kill_and_reap
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
@@ -39,12 +39,12 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
 
     Only in a process of one thread. Raises StartFailed with Docker's exit code.
     """
-    unconfined = "unconfined" if config.privileged else config.seccomp
-    program = seccomp.compile_filter(unconfined, wanted.capabilities)
-    cgroup = Tree(codec.loads(Base, config.cgroup_base)).open(config.cgroup)
+    program = seccomp.compile_filter(config.seccomp, wanted.capabilities)
+    base = codec.loads(Base, config.cgroup_base)
+    cgroup = Tree(base).open(config.cgroup)
     ours, theirs = handshake.pair()
     try:
-        cloned = clone_into_pid_namespace(pidfd, 0)
+        cloned = clone_into(0, cgroup, pid_namespace=pidfd)
         if cloned.pid == 0:
             ours.close()
             _run(
@@ -59,7 +59,8 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
     parent = handshake.ParentEnd(ours)
     console: int | None = None
     try:
-        cgroup.add(cloned.pid)
+        if base.version == 1:
+            cgroup.add(cloned.pid)
         parent.cgroup()
         ready = parent.wait_until_ready()
         console = ready.console

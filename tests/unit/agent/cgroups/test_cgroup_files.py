@@ -210,3 +210,16 @@ def test_base_is_remembered(tmp_path: Path) -> None:
     paths.cgroup_base.parent.mkdir(parents=True)
     paths.cgroup_base.write_text(codec.dumps(known))
     assert base_module.find_base(paths) == known
+
+
+@pytest.mark.parametrize(
+    ("own", "parents"),
+    [
+        ("/cg/system.slice/hawse-agent.service/daemon", ["/cg/system.slice/hawse-agent.service", "/cg"]),
+        ("/cg/system.slice/hawse-agent.service", ["/cg/system.slice", "/cg"]),
+        ("/cg/user.slice/session-1.scope", ["/cg/user.slice/session-1.scope", "/cg"]),
+        ("/cg", ["/cg"]),
+    ],
+)
+def test_v2_places(own: str, parents: list[str]) -> None:
+    assert base_module.v2_parents(own, "/cg") == parents
