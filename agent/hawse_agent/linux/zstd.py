@@ -63,7 +63,7 @@ class ZstdReader(io.RawIOBase):
                 self._context, ctypes.byref(output), ctypes.byref(self._input)
             )
             self._ended = _check(self._zstd, hint, "the data is damaged") == 0
-            self._more = output.position == output.size
+            self._more = not self._ended and output.position == output.size
         return int(output.position)
 
     def close(self) -> None:
