@@ -1,0 +1,185 @@
+"""Blobs by digest: `blobs/sha256/<hex>`, complete and verified or absent.
+
+They are written to `incoming/` and appear by rename, so neither a crash nor a full disk leaves half of one
+under its name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hawse_agent.errors import HostRefused, InputError, NotFound, OutOfSpace, ProtocolError
+from hawse_agent.paths import Paths
+
+_PIECE = 1 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MAX_JSON = 4 << 20
+"""Registries refuse larger manifests too."""
+
+
+@contextmanager
+def disk(doing: str) -> Iterator[None]:
+    """Errors of the disk, as what the caller does about them."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(
+                f"{doing}: the disk is full", hint="remove containers, images or volumes, then run again"
+            ) from error
+        raise HostRefused(f"{doing}: {error.strerror or error}") from error
+
+
+class BlobWriter:
+    """Hashes what it writes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def write(self, data: bytes) -> int:
+        with disk("write a blob"):
+            self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+class Blobs:
+    def __init__(self, paths: Paths) -> None:
+        self._directory = paths.blobs
+        self._incoming = paths.incoming
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is or would be; raises InputError for anything but a sha256 digest."""
+        if not _DIGEST.fullmatch(digest):
+            raise InputError(f"not a digest (sha256:…): {digest!r}")
+        return self._directory / digest.removeprefix("sha256:")
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).exists()
+
+    def missing(self, digests: Iterable[str]) -> list[str]:
+        return [digest for digest in digests if not self.has(digest)]
+
+    def size(self, digest: str) -> int:
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    def open(self, digest: str) -> BinaryIO:
+        try:
+            return self.path(digest).open("rb")
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    def read(self, digest: str) -> bytes:
+        """A small blob: a manifest, a configuration. Verified again."""
+        with self.open(digest) as file:
+            data = file.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON:
+            raise InputError(f"{digest} is larger than any manifest or configuration: not an image")
+        if (got := f"sha256:{hashlib.sha256(data).hexdigest()}") != digest:
+            self.delete(digest)
+            raise _damaged(digest, got)
+        return data
+
+    def read_json(self, digest: str) -> dict[str, Any]:
+        return parse_json(self.read(digest), digest)
+
+    @contextmanager
+    def writer(self, digest: str | None = None, size: int | None = None) -> Iterator[BlobWriter]:
+        """A blob to be written, kept under its digest when the block ends well.
+
+        Raises ProtocolError when another `digest` or `size` came than was announced, OutOfSpace.
+        """
+        if digest is not None:
+            self.path(digest)
+        with disk("write a blob"):
+            fd, name = tempfile.mkstemp(dir=self._incoming, prefix="blob-")
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as file:
+                writer = BlobWriter(file)
+                yield writer
+                if size is not None and writer.size != size:
+                    raise ProtocolError(f"{digest or 'a blob'} came with {writer.size} bytes, not {size}")
+                if digest is not None and writer.digest != digest:
+                    raise _damaged(digest, writer.digest)
+                with disk(f"keep {writer.digest}"):
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                    os.rename(name, self.path(writer.digest))
+                    _sync_directory(self._directory)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def put(self, data: bytes) -> str:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if not self.has(digest):
+            with self.writer(digest) as writer:
+                writer.write(data)
+        return digest
+
+    def delete(self, digest: str) -> None:
+        self.path(digest).unlink(missing_ok=True)
+
+    def verify(self, digest: str) -> None:
+        """Read it whole; a damaged blob is removed, and raises ProtocolError."""
+        seen = hashlib.sha256()
+        with self.open(digest) as file:
+            while piece := file.read(_PIECE):
+                seen.update(piece)
+        if (got := f"sha256:{seen.hexdigest()}") != digest:
+            self.delete(digest)
+            raise _damaged(digest, got)
+
+    def digests(self) -> Iterator[tuple[str, float]]:
+        """All of them, with the time of their arrival."""
+        for entry in os.scandir(self._directory):
+            yield f"sha256:{entry.name}", entry.stat().st_mtime
+
+
+def parse_json(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object; raises InputError."""
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"{what} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{what} is not a JSON object")
+    return value
+
+
+def _no_blob(digest: str) -> NotFound:
+    return NotFound(f"no such blob on this host: {digest}", hint="send it, then commit the image again")
+
+
+def _damaged(digest: str, got: str) -> ProtocolError:
+    return ProtocolError(
+        f"blob {digest} is damaged: its digest is {got}; it was removed", hint="send or pull it again"
+    )
+
+
+def _sync_directory(path: Path) -> None:
+    """A rename survives a power cut only when the directory is synced."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
