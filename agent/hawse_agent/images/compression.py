@@ -8,10 +8,12 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from typing import Protocol
+from typing import Literal, Protocol
 
 from hawse_agent.errors import ProtocolError
 from hawse_agent.linux.zstd import ZstdReader
+
+Kind = Literal["", "gzip", "zstd", "bzip2", "xz"]
 
 _PIECE = 1 << 18
 _GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
@@ -22,22 +24,34 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def kind(start: bytes) -> Kind:
+    """What a stream with these first bytes (six suffice) is compressed with; "" is nothing."""
+    if start.startswith((_ZSTD, *_ZSTD_SKIPPABLE)):
+        return "zstd"
+    if start.startswith(_GZIP):
+        return "gzip"
+    if start.startswith(_BZIP2):
+        return "bzip2"
+    return "xz" if start.startswith(_XZ) else ""
+
+
 def plain(stream: Readable) -> Readable:
     """What is inside `stream`; itself when it is not compressed."""
-    ahead = _Ahead(stream)
-    start = ahead.peek(6)
-    if start.startswith((_ZSTD, *_ZSTD_SKIPPABLE)):
-        return ZstdReader(ahead)
-    if start.startswith(_GZIP):
-        return _Decompressed(ahead, _Gzip, "gzip")
-    if start.startswith(_BZIP2):
-        return _Decompressed(ahead, bz2.BZ2Decompressor, "bzip2")
-    if start.startswith(_XZ):
-        return _Decompressed(ahead, lzma.LZMADecompressor, "xz")
-    return ahead
+    ahead = stream if isinstance(stream, Ahead) else Ahead(stream)
+    match kind(ahead.peek(6)):
+        case "zstd":
+            return ZstdReader(ahead)
+        case "gzip":
+            return _Decompressed(ahead, _Gzip, "gzip")
+        case "bzip2":
+            return _Decompressed(ahead, bz2.BZ2Decompressor, "bzip2")
+        case "xz":
+            return _Decompressed(ahead, lzma.LZMADecompressor, "xz")
+        case "":
+            return ahead
 
 
-class _Ahead:
+class Ahead:
     """A stream whose first bytes were looked at."""
 
     def __init__(self, stream: Readable) -> None:

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -327,21 +327,16 @@ class ImageStore:
                             self._discard(path)  # litter: no record names it
                         os.rename(directory, path)
                         fresh[diff_id] = path
-            yield ImageRecord(
-                manifest=record.manifest,
-                config=record.config,
+            yield replace(
+                record,
                 layers=tuple(
-                    Layer(
-                        digest=layer.digest,
-                        media_type=layer.media_type,
-                        size=layer.size,
-                        diff_id=layer.diff_id,
+                    replace(
+                        layer,
                         tar_size=known[layer.diff_id].tar_size,
                         content_size=known[layer.diff_id].content_size,
                     )
                     for layer in record.layers
                 ),
-                added=record.added,
             )
         except BaseException:
             for directory in fresh.values():
@@ -359,14 +354,7 @@ class ImageStore:
             raise InputError(f"layer {layer.digest} is damaged: {error.message}") from error
         except InputError as error:
             raise InputError(f"layer {layer.digest}: {error.message}") from error
-        return Layer(
-            digest=layer.digest,
-            media_type=layer.media_type,
-            size=layer.size,
-            diff_id=layer.diff_id,
-            tar_size=unpacked.tar_size,
-            content_size=unpacked.content_size,
-        )
+        return replace(layer, tar_size=unpacked.tar_size, content_size=unpacked.content_size)
 
     def _put(self, image_id: str, record: ImageRecord) -> None:
         """A newer record of the same image may name other blobs; the older ones then are nobody's."""
