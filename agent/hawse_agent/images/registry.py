@@ -65,7 +65,7 @@ def pull(
     registry = _Registry(name, auth or {}, insecure)
     progress({"status": f"Pulling from {name.path}", "id": name.tag or name.digest})
     top, digest, data = _manifest(registry, name, wanted)
-    parsed = manifest.parse(parse_json(data, str(digest)), digest)
+    parsed = manifest.parse(parse_json(data, digest), digest)
     before = _present(store, name)
     blobs = {blob.digest: blob for blob in (parsed.config, *parsed.layers)}
     fetched: list[str] = []
