@@ -143,18 +143,24 @@ class ImageStore:
         self, config: bytes, layer_blobs: Sequence[Descriptor], references: Iterable[str] = ()
     ) -> Image:
         """An image of a configuration and layers whose blobs are here."""
+        config_digest = self.blobs.put(config)
         document = {
             "schemaVersion": 2,
             "mediaType": manifest.OCI_MANIFEST,
             "config": {
                 "mediaType": manifest.OCI_CONFIG,
-                "digest": self.blobs.put(config),
+                "digest": config_digest,
                 "size": len(config),
             },
             "layers": [layer.to_json() for layer in layer_blobs],
         }
         data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-        return self.commit_manifest(self.blobs.put(data), references)
+        digest = self.blobs.put(data)
+        try:
+            return self.commit_manifest(digest, references)
+        except HawseError:
+            self.forget_blobs([digest, config_digest])
+            raise
 
     def known_layer(self, diff_id: str) -> Layer | None:
         """A layer that an image already has, whatever blob it came as."""

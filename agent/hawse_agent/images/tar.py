@@ -315,7 +315,7 @@ def _number(data: bytes) -> int:
     try:
         return int(data.split(b"\0", 1)[0].strip() or b"0", 8)
     except ValueError:
-        raise TarError(f"not a number in a header: {data!r}") from None
+        raise TarError(f"not a tar archive, or a damaged one: {data!r} in a header") from None
 
 
 def _decimal(data: bytes) -> int:
