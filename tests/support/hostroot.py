@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _KNOWN = frozenset(
-    "bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr var".split()
+    (
+        *("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media", "mnt", "opt"),
+        *("proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var"),
+    )
 )
 _EMPTY = (
     "etc/ssh",
@@ -128,7 +131,7 @@ def _hide(upper: Path, tree: Path) -> None:
     relative = tree.resolve().relative_to("/")
     for parent in relative.parents:
         path = upper / parent
-        if path.exists() and parent != Path(".") and _hides(path):
+        if path.exists() and parent != Path() and _hides(path):
             return
     if not (upper / relative).exists():
         _parents(upper, str(relative))

@@ -74,7 +74,8 @@ def sweep() -> None:
             continue  # not a session, or one that is just being made or removed
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = [hierarchy.child(f"hawse-test-{directory.name}") for hierarchy in cgrouptree.hierarchies()]
+            name = f"hawse-test-{directory.name}"
+            stale = [hierarchy.child(name) for hierarchy in cgrouptree.hierarchies()]
             cgrouptree.Subtree(directories=tuple(path for path in stale if path.is_dir())).remove()
             shutil.rmtree(directory)
         except BlockingIOError:

@@ -63,9 +63,7 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
 
 
-def mount(
-    source: str, target: str | Path, fstype: str | None = None, flags: int = 0, data: str = ""
-) -> None:
+def mount(source: str, target: str | Path, fstype: str | None = None, flags: int = 0, data: str = "") -> None:
     result = _libc.mount(
         source.encode(),
         os.fsencode(target),

@@ -215,7 +215,11 @@ class TestHost:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             fds = [
-                null if stream == subprocess.DEVNULL else stream if isinstance(stream, int) else stream.fileno()
+                null
+                if stream == subprocess.DEVNULL
+                else stream
+                if isinstance(stream, int)
+                else stream.fileno()
                 for stream in (stdin, stdout, stderr)
             ]
             connection.settimeout(_START_TIMEOUT)
@@ -436,9 +440,7 @@ class TestHost:
 class HostProcess:
     """A command running in a host, started by `TestHost.spawn`."""
 
-    def __init__(
-        self, *, host: TestHost, argv: tuple[str, ...], pid: int, connection: socket.socket
-    ) -> None:
+    def __init__(self, *, host: TestHost, argv: tuple[str, ...], pid: int, connection: socket.socket) -> None:
         self.argv = argv
         self.pid = pid
         """As the host sees it."""

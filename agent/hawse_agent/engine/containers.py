@@ -7,6 +7,7 @@ shims and keeps the snapshot that readers see.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +89,7 @@ class Containers:
 
     # looking
 
-    def list(self) -> list[ContainerView]:
+    def list(self) -> Sequence[ContainerView]:
         """All containers, newest first."""
         with self._guard:
             records = list(self._records.values())
@@ -136,7 +137,7 @@ class Containers:
     def stats(self, reference: str) -> Stats:
         return self._cgroups.open(self.record(reference).id).stats()
 
-    def pids(self, reference: str) -> list[int]:
+    def pids(self, reference: str) -> Sequence[int]:
         view = self.get(reference)
         if not view.state.running:
             raise Conflict(f"Container {view.id} is not running")
@@ -253,7 +254,7 @@ class Containers:
                 raise Conflict("Renaming a container with the same name as its current name")
             self._check_name_free(new_name)
             self._save(replace(record, spec=replace(record.spec, name=new_name)))
-        self._networks.renamed(record.id, record.spec.name, new_name)
+        self._networks.renamed(self.record(record.id), record.spec.name)
         self._publish("rename", self._records[record.id], oldName=f"/{record.spec.name}")
 
     # starting and stopping
@@ -374,7 +375,7 @@ class Containers:
 
     # coming back after a crash, an upgrade or a reboot
 
-    def recover(self) -> list[str]:
+    def recover(self) -> Sequence[str]:
         """Take up every container that the records name; returns ids that must be started again.
 
         The same path after a crash, an upgrade and a reboot: a shim that answers is watched again, a
@@ -397,6 +398,13 @@ class Containers:
                 elif self._restarts_after_loss(record, live.state):
                     restart.append(record.id)
         return restart
+
+    def restore_names(self) -> None:
+        """Bring back the resolvers of running containers whose name server has died."""
+        for container_id in self._networks.observe().names_lost:
+            view = self.get(container_id)
+            if view.state.pid:
+                self._networks.restore_names(view.record, view.state.pid)
 
     def _reach(self, record: ContainerRecord, live: Live) -> socket.socket | None:
         socket_path = self._paths.shim(record.id) / "shim.sock"
@@ -673,12 +681,12 @@ class Containers:
             cgroup.remove()
         shutil.rmtree(self._paths.shim(record.id), ignore_errors=True)
 
-    def _hand_over(self, shim: shim_client.ShimClient, pending: list[PendingAttach]) -> None:
+    def _hand_over(self, shim: shim_client.ShimClient, pending: builtins.list[PendingAttach]) -> None:
         for attach in pending:
             shim.attach(attach.client, attach.options, attach.head)
         _close_all(pending)
 
-    def _take_pending(self, container_id: str) -> list[PendingAttach]:
+    def _take_pending(self, container_id: str) -> builtins.list[PendingAttach]:
         with self._guard:
             return self._pending.pop(container_id, [])
 
@@ -699,8 +707,9 @@ class Containers:
             for record in self._records.values():
                 if record.spec.name == name:
                     raise Conflict(
-                        f'Conflict. The container name "/{name}" is already in use by container "{record.id}". '
-                        "You have to remove (or rename) that container to be able to reuse that name."
+                        f'Conflict. The container name "/{name}" is already in use by container '
+                        f'"{record.id}". You have to remove (or rename) that container to be able to '
+                        "reuse that name."
                     )
 
     def _volumes_of(self, reference: str) -> ContainerRecord:
@@ -738,7 +747,7 @@ def _read_or_empty(path: Path) -> str:
         return ""
 
 
-def _close_all(pending: list[PendingAttach]) -> None:
+def _close_all(pending: builtins.list[PendingAttach]) -> None:
     for attach in pending:
         attach.client.close()
     pending.clear()

@@ -100,6 +100,7 @@ class Engine:
         self.networks.prepare()
         self.watcher.start()
         restart = self.containers.recover()
+        self.containers.restore_names()
         if restart:
             threading.Thread(target=self._restart, args=(restart,), name="recover", daemon=True).start()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +31,7 @@ class Images:
         """By reference, id or unique id prefix; raises NotFound."""
         return self.store.get(name)
 
-    def list(self) -> list[Image]:
+    def list(self) -> Sequence[Image]:
         return self.store.list()
 
     def layer_dirs(self, image: Image) -> tuple[Path, ...]:
@@ -55,7 +56,7 @@ class Images:
         self._published("load", image)
         return image
 
-    def load(self, stream: BinaryIO) -> list[str]:
+    def load(self, stream: BinaryIO) -> Sequence[str]:
         """`docker load`: returns the lines to show."""
         with self._adding:
             return archive.load(stream, self.store)
@@ -84,7 +85,7 @@ class Images:
         self.store.tag(image.id, ref)
         self._events.publish("image", "tag", image.id, {"name": ref})
 
-    def remove(self, name: str, *, force: bool = False) -> list[dict[str, str]]:
+    def remove(self, name: str, *, force: bool = False) -> Sequence[dict[str, str]]:
         """`[{"Untagged": …}, {"Deleted": …}]`; raises Conflict while a container uses it."""
         with self._adding:
             removed = self.store.remove(name, force=force, in_use=self.users)
@@ -95,7 +96,7 @@ class Images:
                 self._events.publish("image", "untag", entry["Untagged"], {"name": entry["Untagged"]})
         return removed
 
-    def users(self, image_id: str) -> list[str]:
+    def users(self, image_id: str) -> builtins.list[str]:
         """Ids of the containers made from this image."""
         return [record.id for record in self._containers() if record.image_id == image_id]
 

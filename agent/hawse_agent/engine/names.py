@@ -11,12 +11,8 @@ from hawse_agent.spec.records import ContainerRecord
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
-_LEFT = (
-    "amber brisk calm deft eager fleet hardy keen lively merry noble proud quick ready steady trim".split()
-)
-_RIGHT = (
-    "anchor beacon bosun capstan cutter dinghy ferry galley harbor ketch lugger mast rudder sloop tug yawl"
-)
+_LEFT = ("amber", "brisk", "calm", "deft", "eager", "fleet", "hardy", "keen", "lively", "noble", "proud")
+_RIGHT = ("anchor", "beacon", "bosun", "capstan", "cutter", "dinghy", "ferry", "galley", "ketch", "lugger")
 
 
 def new_id() -> str:
@@ -25,7 +21,7 @@ def new_id() -> str:
 
 def random_name(taken: set[str]) -> str:
     while True:
-        name = f"{secrets.choice(_LEFT)}_{secrets.choice(_RIGHT.split())}"
+        name = f"{secrets.choice(_LEFT)}_{secrets.choice(_RIGHT)}"
         for candidate in (name, f"{name}{secrets.randbelow(1000)}"):
             if candidate not in taken:
                 return candidate

@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hawse_agent.engine.events import EventBus
@@ -62,7 +63,7 @@ class Networks:
 
     # networks
 
-    def list(self) -> list[NetworkRecord]:
+    def list(self) -> Sequence[NetworkRecord]:
         with self._lock:
             return sorted(self._records.values(), key=lambda record: record.created)
 
@@ -108,7 +109,7 @@ class Networks:
             del self._records[record.id]
         self._events.publish("network", "destroy", record.id, {"name": record.name, "type": record.driver})
 
-    def endpoints(self, network_id: str) -> list[EndpointRecord]:
+    def endpoints(self, network_id: str) -> Sequence[EndpointRecord]:
         return [endpoint for endpoint in self._state.endpoints() if endpoint.network == network_id]
 
     # containers
@@ -168,7 +169,7 @@ class Networks:
                 raise
         return lease
 
-    def configure(self, record: ContainerRecord, lease: Lease, netns: int | None, pid: int) -> list[int]:
+    def configure(self, record: ContainerRecord, lease: Lease, netns: int | None, pid: int) -> Sequence[int]:
         """Give a new network namespace what the lease says; returns the sockets that the shim shall hold."""
         mode = record.spec.network_mode
         if netns is None or mode == "host" or mode.startswith("container:"):
@@ -176,7 +177,7 @@ class Networks:
         pairs = list(zip(lease.endpoints, lease.networks, strict=True))
         self._manager.attach(netns, pid, pairs, dns=lease.embedded_dns)
         if lease.embedded_dns:
-            self._manager.dns_update(record.id, pairs)
+            self._manager.dns_update(record.id, pairs, record.spec.dns)
         self._manager.publish(lease.ports)
         return list(lease.reserved)
 
@@ -185,20 +186,27 @@ class Networks:
         with self._lock:
             self._give_back(container_id)
 
-    def renamed(self, container_id: str, old: str, new: str) -> None:
-        endpoints = [
-            replace(e, names=tuple(new if name == old else name for name in e.names))
-            for e in self._state.endpoints(container_id)
-        ]
-        if not endpoints:
+    def renamed(self, record: ContainerRecord, old: str) -> None:
+        """Answer for the container's new name instead of `old`."""
+        held = self._state.endpoints(record.id)
+        if not held:
             return
-        ports = self._state.ports(container_id)
+        endpoints = [
+            replace(e, names=tuple(record.spec.name if name == old else name for name in e.names))
+            for e in held
+        ]
+        ports = self._state.ports(record.id)
         with self._lock:
-            self._state.delete_lease(container_id)
+            self._state.delete_lease(record.id)
             self._state.add_lease(endpoints, ports)
-            pairs = [(e, self._records[e.network]) for e in endpoints]
+        pairs = self._pairs(endpoints)
         if any(not network.default for _, network in pairs):
-            self._manager.dns_update(container_id, pairs)
+            self._manager.dns_update(record.id, pairs, record.spec.dns)
+
+    def restore_names(self, record: ContainerRecord, pid: int) -> None:
+        """Serve a running container's resolver again, after the name server has died."""
+        pairs = self._pairs(self._state.endpoints(record.id))
+        self._manager.restore_names(record.id, pid, pairs, record.spec.dns)
 
     # plan and repair
 
@@ -215,6 +223,10 @@ class Networks:
         self._manager.repair_firewall(self.list(), self._state.ports())
 
     # internals
+
+    def _pairs(self, endpoints: Sequence[EndpointRecord]) -> Sequence[tuple[EndpointRecord, NetworkRecord]]:
+        with self._lock:
+            return [(endpoint, self._records[endpoint.network]) for endpoint in endpoints]
 
     def _wanted(self, spec: ContainerSpec) -> tuple[EndpointSpec, ...]:
         mode = spec.network_mode

@@ -61,10 +61,9 @@ class Surroundings:
 def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
     """Entrypoint and command as Docker combines them: a new entrypoint drops the image's command."""
     entrypoint = spec.entrypoint if spec.entrypoint is not None else image.config.entrypoint
-    if spec.command is not None:
-        command = spec.command
-    else:
-        command = image.config.cmd if spec.entrypoint is None else ()
+    command = spec.command
+    if command is None and spec.entrypoint is None:
+        command = image.config.cmd
     argv = (*(entrypoint or ()), *(command or ()))
     if not argv or argv == ("",):
         raise InputError("no command specified", hint=f"image {spec.image} has neither CMD nor ENTRYPOINT")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Volumes:
 
     # looking
 
-    def list(self) -> list[VolumeInfo]:
+    def list(self) -> Sequence[VolumeInfo]:
         return self.store.list()
 
     def get(self, name: str) -> VolumeInfo:
@@ -39,7 +39,7 @@ class Volumes:
     def path(self, name: str) -> Path:
         return self.store.path(name)
 
-    def users(self, name: str) -> list[ContainerRecord]:
+    def users(self, name: str) -> Sequence[ContainerRecord]:
         """Containers that mount the volume, running or not."""
         return [record for record in self._containers() if name in record.volumes.values()]
 
@@ -65,7 +65,7 @@ class Volumes:
             return
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
-    def prune(self, *, named: bool) -> list[str]:
+    def prune(self, *, named: bool) -> Sequence[str]:
         """Remove volumes that no container refers to; only anonymous ones unless `named`."""
         removed = []
         for info in self.store.list():
