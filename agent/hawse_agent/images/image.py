@@ -91,6 +91,12 @@ class Image:
     """`nginx@sha256:…` of the manifest, when it was pulled."""
     added: float = 0.0
 
+    @property
+    def history_sizes(self) -> tuple[int, ...]:
+        """What each step of `history` added; some tools write no history, or a shorter one."""
+        sizes = iter([layer.content_size for layer in self.layers])
+        return tuple(0 if step.empty_layer else next(sizes, 0) for step in self.history)
+
 
 def image_of(image_id: str, record: ImageRecord, tags: tuple[str, ...], digests: tuple[str, ...]) -> Image:
     raw = record.config.encode()

@@ -82,6 +82,7 @@ def test_commit_unpacks_and_names(store: ImageStore, paths: Paths) -> None:
     assert image.config.healthcheck is not None
     assert (image.config.healthcheck.interval, image.config.healthcheck.retries) == (2.0, 3)
     assert image.size == len("base") + len("top")
+    assert image.history_sizes == (len("base"),)
     top, base = store.layer_dirs(image)
     assert ((top / "etc/top").read_text(), (base / "etc/base").read_text()) == ("top", "base")
     assert sha256(image.raw) == image.id
