@@ -1,8 +1,8 @@
 """A container's log: Docker's json-file format, written by the shim, rotated, read by anyone.
 
-One JSON object a line: `{"log":"text\\n","stream":"stdout","time":"2026-11-24T09:00:00.123456789Z"}`. The
-file is `<path>`, older ones are `<path>.1` (youngest) to `<path>.N`. A writer never blocks and never fails for its
-container: what a full disk does not take is counted and dropped.
+One JSON object a line: `{"log":"text\\n","stream":"stdout","time":"2026-11-24T09:00:00.123456789Z"}`.
+The file is `<path>`, older ones are `<path>.1` (youngest) to `<path>.N`. A writer never blocks and never
+fails for its container: what a full disk does not take is counted and dropped.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _rotated(path: Path, number: int) -> Path:
 
 def _rotated_files(path: Path) -> list[Path]:
     """Youngest first."""
-    files = []
+    files: list[Path] = []
     while (older := _rotated(path, len(files) + 1)).exists():
         files.append(older)
     return files
