@@ -15,24 +15,21 @@ from typing import Any
 
 import pytest
 from tests.support import busybox, isolation
+from tests.support import machine as machine_support
 
-from hawse_agent.cgroups import Base, Tree, find_base
+from hawse_agent.cgroups import Base, find_base
 from hawse_agent.errors import Conflict, InputError, StartFailed
 from hawse_agent.linux import privilege
 from hawse_agent.paths import paths_for
 from hawse_agent.runtime.create import Spawned, spawn
 from hawse_agent.runtime.defaults import (
     DEFAULT_CAPABILITIES,
-    DEFAULT_PATH,
-    MASKED_PATHS,
-    READONLY_PATHS,
-    combine_capabilities,
 )
 from hawse_agent.runtime.enter import Entered, enter
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Device, Resources, Ulimit
-from hawse_agent.spec.runtime import BindMount, ProcessConfig, RuntimeConfig, TmpfsMount
+from hawse_agent.spec.runtime import BindMount, RuntimeConfig, TmpfsMount
 
 pytestmark = [
     pytest.mark.skipif(
@@ -53,43 +50,7 @@ class Result:
         return self.output.splitlines()
 
 
-class Machine:
-    """Makes containers of one layer below the session's directory."""
-
-    def __init__(self, directory: Path, base: Base) -> None:
-        self.directory = directory
-        self.layer = busybox.make_layer(directory / "layer")
-        self.base = base
-        self.tree = Tree(base)
-
-    def config(self, *argv: str, process: dict[str, Any] | None = None, **fields: Any) -> RuntimeConfig:
-        home = self.directory / f"c{len(list(self.directory.iterdir()))}"
-        home.mkdir()
-        privileged = fields.get("privileged", False)
-        wanted = ProcessConfig(
-            argv=argv,
-            env=(f"PATH={DEFAULT_PATH}",),
-            capabilities=combine_capabilities((), (), privileged),
-        )
-        defaults: dict[str, Any] = {
-            "layers": (str(self.layer),),
-            "masked_paths": () if privileged else MASKED_PATHS,
-            "readonly_paths": () if privileged else READONLY_PATHS,
-            "seccomp": "unconfined" if privileged else "default",
-            "network": "none",
-        }
-        return RuntimeConfig(
-            id=home.name,
-            name=home.name,
-            hostname="box",
-            process=replace(wanted, **(process or {})),
-            upper=str(home / "upper"),
-            work=str(home / "work"),
-            cgroup=home.name,
-            cgroup_base=codec.dumps(self.base),
-            **{**defaults, **fields},
-        )
-
+class Machine(machine_support.Machine):
     def run(self, *argv: str, **fields: Any) -> Result:
         return run(self.config(*argv, **fields))
 

@@ -296,6 +296,8 @@ class Containers:
         if live.state.status not in ("running", "paused"):
             raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
         number = resolve.signal_number(signal)
+        if number in (9, self._stop_signal(record)):  # wanted: the policy does not bring it back
+            self._save(replace(self._records[record.id], desired="stopped"))
         self.reach(record.id).signal(number)
         self._publish("kill", record, signal=str(number))
 
@@ -616,8 +618,10 @@ class Containers:
             )
             self._publish("start", record)
         elif kind == "health":
+            before = live.state.health
             live.apply_shim(event["state"])
-            self._publish(f"health_status: {event['status']}", record)
+            if before is None or before.status != event["status"]:
+                self._publish(f"health_status: {event['status']}", record)
         elif kind == "oom":
             self._publish("oom", record)
         elif kind in ("paused", "unpaused"):
@@ -625,7 +629,7 @@ class Containers:
         elif kind == "exec_exited":
             self._publish("exec_die", record, execID=event["exec"], exitCode=str(event["exit_code"]))
         elif kind == "gone":
-            self._gone(record, live)
+            self._gone(record, live, event["state"])
 
     def _exited(self, record: ContainerRecord, live: Live, event: dict[str, Any]) -> None:
         status = "restarting" if event.get("restarting") else "exited"
@@ -638,10 +642,10 @@ class Containers:
             pid=0,
         )
 
-    def _gone(self, record: ContainerRecord, live: Live) -> None:
+    def _gone(self, record: ContainerRecord, live: Live, state: dict[str, Any]) -> None:
         """The shim has cleaned up and left: addresses and ports are free again."""
         self._networks.release(record.id)
-        live.set(replace(self._ended_state(record), restart_count=live.state.restart_count))
+        live.apply_shim(state)
         if record.spec.auto_remove:
             threading.Thread(target=self._auto_remove, args=(record, live), daemon=True).start()
 
@@ -652,6 +656,10 @@ class Containers:
 
     def _lost(self, record: ContainerRecord, live: Live) -> None:
         """The shim was killed and took its container along (PDEATHSIG); the policy decides what follows."""
+        watch = self._reach(record, live)
+        if watch is not None:  # it lives, and only the stream was lost
+            self._watcher.add(record.id, watch, self._on_event)
+            return
         self._networks.release(record.id)
         live.exited(
             status="exited",

@@ -129,6 +129,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         group_add=spec.group_add,
         tty=spec.tty,
         stdin=spec.stdin_open,
+        stdin_once=spec.stdin_once,
         capabilities=combine_capabilities(spec.cap_add, spec.cap_drop, spec.privileged),
         no_new_privileges=spec.no_new_privileges,
         rlimits=_rlimits(spec, around.hard_nofile),

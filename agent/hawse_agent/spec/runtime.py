@@ -48,6 +48,8 @@ class ProcessConfig:
     tty: bool = False
     stdin: bool = False
     """Keep stdin open for attached clients; else it is /dev/null."""
+    stdin_once: bool = False
+    """The first client that closes its side ends stdin."""
     capabilities: tuple[str, ...] = ()
     """Bounding, permitted and effective set, as CAP_* names; already combined from add and drop."""
     no_new_privileges: bool = False

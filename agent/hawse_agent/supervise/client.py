@@ -20,6 +20,7 @@ from hawse_agent.errors import ProtocolError, StartFailed, from_wire
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
 from hawse_agent.spec.runtime import ProcessConfig
+from hawse_agent.supervise.attach import AttachOptions as AttachOptions
 
 REQUEST_TIMEOUT = 30.0
 _MAX_DESCRIPTORS = 250
@@ -30,18 +31,6 @@ class ShimStarter(Protocol):
     """What `start` needs of the zygote."""
 
     def start_shim(self, runtime: Path) -> socket.socket: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttachOptions:
-    """Which streams an attached client gets, as Docker's attach names them."""
-
-    stdin: bool = False
-    stdout: bool = False
-    stderr: bool = False
-    stream: bool = True
-    logs: bool = False
-    detach_keys: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +66,7 @@ class ShimClient:
 
     def attach(self, client: socket.socket, options: AttachOptions, head: bytes = b"") -> None:
         """From now on the shim talks to `client`; `head` is what it has sent already."""
-        request = {**codec.to_json(options), "stream": options.stream, "head": head.hex()}
+        request = {"options": codec.to_json(options), "head": head.hex()}
         self._ask("attach", request, [client.fileno()])
 
     def exec_start(

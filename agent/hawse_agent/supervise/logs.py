@@ -59,7 +59,7 @@ class LogWriter:
             rest = rest[LONGEST_LINE:]
         self._partial[stream] = rest
         if encoded:
-            self._append(b"".join(encoded))
+            self._append(encoded)
 
     def flush(self) -> None:
         """Write lines that have no end yet; the container has ended."""
@@ -67,8 +67,14 @@ class LogWriter:
             return
         for stream, rest in self._partial.items():
             if rest:
-                self._append(_encode(stream, rest))
+                self._append([_encode(stream, rest)])
                 self._partial[stream] = b""
+
+    def unfinished(self) -> Iterator[LogRecord]:
+        """What has come of lines without an end, and is not in the file yet."""
+        for stream, rest in self._partial.items():
+            if rest:
+                yield LogRecord(time=time.time(), time_text="", stream=stream, data=rest)
 
     def close(self) -> None:
         self.flush()
@@ -80,11 +86,20 @@ class LogWriter:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._size = os.fstat(self._fd).st_size
 
-    def _append(self, block: bytes) -> None:
-        if self._size and self._size + len(block) > self._config.max_size:
-            self._rotate()
+    def _append(self, lines: list[bytes]) -> None:
+        block = bytearray()
+        for line in lines:
+            size = self._size + len(block)
+            if size and size + len(line) > self._config.max_size:
+                self._write(block)
+                self._rotate()
+                block = bytearray()
+            block += line
+        self._write(block)
+
+    def _write(self, block: bytes | bytearray) -> None:
         try:
-            written = os.write(self._fd, block)
+            written = os.write(self._fd, block) if block else 0
         except OSError:
             written = 0
         if written < len(block):

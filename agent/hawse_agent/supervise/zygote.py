@@ -21,6 +21,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,9 @@ def main(connection: socket.socket, run: Run, serve: Serve) -> None:
         carried = socket.socket(fileno=fds[0])
         try:
             if request["op"] == "shim":
-                _fork_detached(connection, lambda: run(Path(request["runtime"]), carried))
+                _fork_detached(connection, partial(run, Path(request["runtime"]), carried))
             else:
-                _fork_detached(connection, lambda: serve(carried))
+                _fork_detached(connection, partial(serve, carried))
             answer: dict[str, Any] = {}
         except OSError as error:
             answer = {"error": os.strerror(error.errno or 0)}

@@ -1,0 +1,594 @@
+"""The shim: one small process per container that makes it, owns its streams, and keeps it alive.
+
+    main ── listen ── spawn ── namespaces ─► daemon ── run ─► go ── started ─► loop … exited ── gone
+
+It needs the daemon for the network of the first start, and for nothing after: restart policy, stop grace,
+health checks, log and executions go on while there is none. The conversation is in docs/protocols.md. Where
+things happen:
+
+    loop.py children.py lines.py     descriptors and timers, ended processes, JSON lines
+    streams.py detach.py logs.py     stdio, clients, terminal keys, the log
+    restart.py health.py             the rules, pure
+    execs.py                         further processes
+
+Runs after a fork of the zygote: no imports, no threads, no logging; imports neither asyncio nor sqlite3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hawse_agent.cgroups import Cgroup, OomNotifier
+from hawse_agent.errors import Conflict, HawseError, InternalError, NotSupported, StartFailed
+from hawse_agent.linux import namespace, privilege
+from hawse_agent.runtime.create import Spawned, spawn
+from hawse_agent.spec import codec
+from hawse_agent.spec.container import Resources, RestartPolicy
+from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+from hawse_agent.supervise import detach, health, logs
+from hawse_agent.supervise.attach import AttachOptions
+from hawse_agent.supervise.children import Children
+from hawse_agent.supervise.execs import Executions, Host, probe
+from hawse_agent.supervise.health import Health, Probe
+from hawse_agent.supervise.lines import Lines
+from hawse_agent.supervise.logs import LogRecord, LogWriter, Stream
+from hawse_agent.supervise.loop import READ, Loop, Timer
+from hawse_agent.supervise.restart import Backoff, restarts
+from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
+
+Status = Literal["created", "running", "paused", "restarting", "exited"]
+
+
+@dataclass(kw_only=True)
+class State:
+    """What `state.json`, `exit.json` and every answer hold. Times are epoch seconds."""
+
+    status: Status = "created"
+    pid: int = 0
+    exit_code: int = 0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    oom: bool = False
+    error: str = ""
+    restart_count: int = 0
+    health: dict[str, Any] | None = None
+    dropped_log_bytes: int = 0
+
+
+def main(runtime: Path, starter: socket.socket) -> None:
+    """`runtime` is the container's runtime.json; returns when the container has ended for good."""
+    config = codec.loads(RuntimeConfig, runtime.read_bytes())
+    Shim(config, starter).run()
+
+
+class Shim:
+    def __init__(self, config: RuntimeConfig, starter: socket.socket) -> None:
+        self._config = config
+        self._leaving = self._left = False
+        self._loop = Loop()
+        self._children = Children(self._loop)
+        self._state = State()
+        self._log = LogWriter(Path(config.log_path), config.log)
+        self._streams = self._new_streams()
+        self._executions = Executions(self._loop, self._children, self._exec_exited, self._maybe_leave)
+        self._backoff = Backoff()
+        self._watchers: list[Lines] = []
+        self._requests: list[Lines] = []
+        self._starter = Lines(self._loop, starter, self._from_starter, self._starter_closed)
+        self._listener: socket.socket | None = None
+        self._spawned: Spawned | None = None
+        self._pidfd = -1
+        self._netns: int | None = None
+        self._cgroup: Cgroup | None = None
+        self._oom: OomNotifier | None = None
+        self._reserved: list[int] = []
+        self._health: Health | None = None
+        self._probing: Timer | None = None
+        self._stopped = False
+        self._deadline: Timer | None = None
+        self._restarting: Timer | None = None
+
+    def run(self) -> None:
+        self._become_supervisor()
+        try:
+            self._listen()
+            self._spawn_first()
+        except (HawseError, OSError) as error:
+            self._fail(error)
+        while not self._left:
+            self._loop.run_once()
+
+    # birth
+
+    def _become_supervisor(self) -> None:
+        privilege.set_child_subreaper()
+        privilege.set_title(f"hawse-shim: {self._config.id}")
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        wake, woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGTERM, lambda number, frame: os.write(woken, b"\0"))
+        self._loop.add(wake, READ, lambda _: self._shut_down(wake))
+
+    def _listen(self) -> None:
+        directory = Path(self._config.run_dir)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = directory / "shim.sock"
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.setblocking(False)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(64)
+        self._listener = listener
+        self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
+
+    def _spawn_first(self) -> None:
+        self._spawned = spawned = spawn(self._config, self._streams.stdio)
+        self._pidfd, self._netns = spawned.pidfd, spawned.netns_fd
+        event: dict[str, Any] = {
+            "event": "namespaces",
+            "pid": spawned.pid,
+            "socket": str(Path(self._config.run_dir) / "shim.sock"),
+            "netns": self._netns is not None,
+        }
+        self._starter.send(event, [fd for fd in (self._netns, self._pidfd) if fd is not None])
+        spawned.prepare()
+
+    def _from_starter(self, lines: Lines, message: dict[str, Any], fds: list[int]) -> None:
+        self._reserved += fds
+        if message["op"] != "run" or self._spawned is None:
+            return
+        try:
+            self._go(self._spawned)
+        except (HawseError, OSError) as error:
+            self._fail(error)
+            return
+        self._spawned = None
+        self._watchers.append(self._starter)
+        self._tell("started", pid=self._state.pid, started_at=self._state.started_at)
+
+    def _starter_closed(self, lines: Lines) -> None:
+        if lines in self._watchers:
+            self._watchers.remove(lines)
+        elif self._spawned is not None:  # the daemon died before the network was there: as if never started
+            self._fail(StartFailed("the daemon ended during the start", step="network"))
+        self._maybe_leave()
+
+    def _go(self, spawned: Spawned) -> None:
+        """Release PID 1; from here on it is supervised."""
+        spawned.go()
+        self._cgroup = spawned.cgroup
+        self._watch_memory()
+        self._children.expect(spawned.pid, self._ended)
+        self._streams.started(spawned.console)
+        now = time.time()
+        self._change(
+            status="running",
+            pid=spawned.pid,
+            started_at=now,
+            exit_code=0,
+            oom=False,
+            error="",
+            finished_at=0.0,
+        )
+        self._start_health()
+
+    def _fail(self, error: HawseError | OSError) -> None:
+        """The first start did not work: undo, tell, leave."""
+        if self._spawned is not None:
+            self._spawned.abort()
+            self._spawned = None
+        failed = error if isinstance(error, StartFailed) else StartFailed(str(error), step="start")
+        self._clean_up()
+        self._streams.abandon()
+        self._starter.send(
+            {
+                "event": "failed",
+                "message": failed.message,
+                "step": failed.step,
+                "container_exit": failed.container_exit,
+            }
+        )
+        self._leave()
+
+    # events
+
+    def _tell(self, event: str, *, optional: bool = False, **fields: Any) -> None:
+        message = {"event": event, **fields}
+        if event in ("started", "restarted"):
+            message["start_time"] = _start_time(self._state.pid)
+        for watcher in list(self._watchers):
+            watcher.send(message, optional=optional)
+
+    def _change(self, **fields: Any) -> None:
+        self._state = replace(self._state, **fields)
+        self._write_state(Path(self._config.run_dir) / "state.json", durable=False)
+
+    def _write_state(self, path: Path, *, durable: bool) -> None:
+        """A disk that does not take it is the daemon's to report: the state is in every answer, too."""
+        self._state.dropped_log_bytes = self._log.dropped
+        data = json.dumps(asdict(self._state)).encode()
+        temporary = path.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, data)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path)
+
+    def _as_json(self) -> dict[str, Any]:
+        self._state.dropped_log_bytes = self._log.dropped
+        return asdict(self._state)
+
+    # the end of a run
+
+    def _ended(self, exit_code: int) -> None:
+        """PID 1 is gone, and with it what was in its PID namespace."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._stop_health()
+        cgroup = self._cgroup
+        assert cgroup is not None
+        oom = cgroup.oom_kills() > 0
+        if self._config.pid_namespace != "new":
+            cgroup.kill()
+        self._change(pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._streams.end(self._run_over)
+
+    def _run_over(self) -> None:
+        """Its output is in the log."""
+        self._log.flush()
+        self._stop_watching_memory()
+        if self._cgroup is not None:
+            self._cgroup.remove()
+            self._cgroup = None
+        self._next_run_or_leave()
+
+    def _next_run_or_leave(self) -> None:
+        state = self._state
+        again = restarts(self._config.restart, state.exit_code, state.restart_count, stopped=self._stopped)
+        self._change(status="restarting" if again else "exited")
+        self._write_state(Path(self._config.exit_path), durable=not again)
+        self._tell(
+            "exited",
+            exit_code=state.exit_code,
+            oom=state.oom,
+            finished_at=state.finished_at,
+            restarting=again,
+        )
+        if again:
+            delay = self._backoff.delay(state.finished_at - state.started_at)
+            self._restarting = self._loop.after(delay, self._restart)
+        else:
+            self._finish()
+
+    def _restart(self) -> None:
+        self._restarting = None
+        Path(self._config.exit_path).unlink(missing_ok=True)
+        self._streams = self._new_streams()
+        count = self._state.restart_count + 1
+        try:
+            spawned = spawn(self._config, self._streams.stdio, self._netns)
+            self._pidfd = spawned.pidfd
+            if self._netns is None:
+                self._netns = spawned.netns_fd
+            self._go(spawned)
+        except (HawseError, OSError) as error:
+            self._streams.abandon()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+            code = error.container_exit if isinstance(error, StartFailed) else 128
+            now = time.time()
+            self._change(
+                pid=0, exit_code=code, error=str(error), started_at=now, finished_at=now, restart_count=count
+            )
+            self._next_run_or_leave()
+            return
+        self._change(restart_count=count)
+        self._tell("restarted", pid=self._state.pid, started_at=self._state.started_at, restart_count=count)
+
+    def _finish(self) -> None:
+        """Give back what the container had, say so, and leave when everybody has heard it."""
+        self._clean_up()
+        self._tell("gone", state=self._as_json())
+        self._leave()
+
+    def _clean_up(self) -> None:
+        if self._listener is not None:
+            self._loop.remove(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        for fd in (*self._reserved, self._netns, self._pidfd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._reserved, self._netns, self._pidfd = [], None, -1
+        self._log.close()
+        shutil.rmtree(self._config.run_dir, ignore_errors=True)
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self._loop.after(PATIENCE, self._give_up)
+        for lines in [self._starter, *self._watchers, *self._requests]:
+            lines.finish()
+        self._maybe_leave()
+
+    def _maybe_leave(self) -> None:
+        """Looked at again whenever a connection closes or a client has left."""
+        if not self._leaving:
+            return
+        heard = all(lines.closed for lines in [self._starter, *self._watchers, *self._requests])
+        if heard and self._streams.quiet and self._executions.quiet:
+            self._left = True
+
+    def _give_up(self) -> None:
+        self._left = True
+
+    def _new_streams(self) -> ProcessStreams:
+        process = self._config.process
+        return ProcessStreams(
+            self._loop,
+            tty=process.tty,
+            stdin=process.stdin,
+            stdin_once=process.stdin_once,
+            log=self._log,
+            when_quiet=self._maybe_leave,
+        )
+
+    # stop, signals, pause
+
+    def _signal(self, number: int) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                namespace.pidfd_send_signal(self._pidfd, number)
+
+    def _stop(self, number: int, grace: float) -> None:
+        """`grace` below 0 waits for ever."""
+        self._stopped = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            self._restarting = None
+            self._change(status="exited")
+            self._write_state(Path(self._config.exit_path), durable=True)
+            self._loop.after(0, self._finish)  # after the answer to who asked
+            return
+        if grace == 0:
+            self._kill()
+            return
+        self._signal(number)
+        self._thaw()
+        if grace > 0:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._deadline = self._loop.after(grace, self._kill)
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        self._thaw()
+
+    def _shut_down(self, wake: int) -> None:
+        """SIGTERM: the host goes down. The policy starts the container at the next boot."""
+        os.read(wake, 64)
+        self._stop(self._config.stop_signal, self._config.stop_timeout)
+
+    def _pause(self) -> None:
+        if self._state.status != "running" or self._cgroup is None:
+            raise Conflict(f"Container {self._config.id} is not running")
+        self._cgroup.freeze()
+        self._change(status="paused")
+        self._tell("paused")
+
+    def _thaw(self) -> None:
+        if self._state.status == "paused" and self._cgroup is not None:
+            self._cgroup.thaw()
+            self._change(status="running")
+            self._tell("unpaused")
+
+    # memory and health
+
+    def _watch_memory(self) -> None:
+        assert self._cgroup is not None
+        self._oom = self._cgroup.oom_notifier()
+        if self._oom is not None:
+            self._loop.add(self._oom.fd, self._oom.events, lambda _: self._memory_event())
+
+    def _memory_event(self) -> None:
+        assert self._oom is not None and self._cgroup is not None
+        fd = self._oom.fd
+        if self._oom.events == select.POLLIN:
+            with contextlib.suppress(BlockingIOError):
+                os.read(fd, 8)
+        else:
+            with contextlib.suppress(OSError):  # ENODEV: the cgroup is being removed
+                os.pread(fd, 4096, 0)
+        if self._cgroup.oom_kills() > 0 and not self._state.oom:
+            self._change(oom=True)
+            self._tell("oom")
+
+    def _stop_watching_memory(self) -> None:
+        if self._oom is not None:
+            self._loop.remove(self._oom.fd)
+            os.close(self._oom.fd)
+            self._oom = None
+
+    def _start_health(self) -> None:
+        check = self._config.health
+        if check is None:
+            return
+        self._health = Health(check, time.time())
+        self._change(health=self._health.as_json())
+        self._plan_probe()
+
+    def _plan_probe(self) -> None:
+        assert self._health is not None
+        self._probing = self._loop.after(self._health.next_in(time.time()), self._probe)
+
+    def _probe(self) -> None:
+        current = self._health
+        if current is None:
+            return
+        if self._state.status != "running":  # nothing enters a frozen container
+            self._plan_probe()
+            return
+        process = replace(self._config.process, argv=health.command(current.check), tty=False, stdin=False)
+        probe(
+            self._loop,
+            self._children,
+            self._host(),
+            process,
+            current.check.timeout,
+            lambda result: self._probed(current, result),
+        )
+
+    def _probed(self, current: Health, result: Probe) -> None:
+        if current is not self._health:
+            return  # of a run that is over
+        changed = current.result(result)
+        self._change(health=current.as_json())
+        self._tell("health", optional=not changed, status=current.status, state=self._as_json())
+        self._plan_probe()
+
+    def _stop_health(self) -> None:
+        self._health = None
+        if self._probing is not None:
+            self._probing.cancel()
+
+    # requests
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        self._requests.append(Lines(self._loop, connection, self._request, self._request_closed))
+
+    def _request_closed(self, lines: Lines) -> None:
+        for group in (self._requests, self._watchers):
+            if lines in group:
+                group.remove(lines)
+        self._maybe_leave()
+
+    def _request(self, lines: Lines, message: dict[str, Any], fds: list[int]) -> None:
+        handler = self._handlers().get(message.get("op", ""))
+        try:
+            if handler is None:
+                raise NotSupported(f"a shim does not know {message.get('op')!r}")
+            answer = handler(message, fds) or {}
+        except HawseError as error:
+            answer = error.to_wire()
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            answer = InternalError(f"{message.get('op')}: {type(error).__name__}: {error}").to_wire()
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if message.get("op") == "watch" and not self._leaving:
+            self._requests.remove(lines)
+            self._watchers.append(lines)
+        lines.send(answer)
+
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]]:
+        """Each takes over the descriptors it removes from the list."""
+        return {
+            "state": lambda message, fds: {"state": self._as_json()},
+            "watch": lambda message, fds: {"state": self._as_json()},
+            "attach": self._on_attach,
+            "exec": self._on_exec,
+            "exec_state": lambda message, fds: dict(self._executions.state(message["exec"])),
+            "resize": lambda message, fds: self._streams.resize(message["height"], message["width"]),
+            "exec_resize": lambda message, fds: self._executions.resize(
+                message["exec"], message["height"], message["width"]
+            ),
+            "signal": self._on_signal,
+            "stop": lambda message, fds: self._stop(message["signal"], message["timeout"]),
+            "pause": lambda message, fds: self._pause(),
+            "unpause": self._on_unpause,
+            "update": self._on_update,
+        }
+
+    def _on_attach(self, message: dict[str, Any], fds: list[int]) -> None:
+        options = codec.from_json(AttachOptions, message["options"])
+        wanted: dict[Stream, bool] = {"stdout": options.stdout, "stderr": options.stderr}
+        keys = detach.parse(options.detach_keys)
+        self._streams.attach(
+            socket.socket(fileno=fds.pop()),
+            stdin=options.stdin,
+            streams=frozenset(stream for stream, asked in wanted.items() if asked),
+            detach=keys,
+            replay=self._written_so_far() if options.logs else None,
+            live=options.stream,
+            head=bytes.fromhex(message["head"]),
+        )
+
+    def _written_so_far(self) -> Iterator[LogRecord]:
+        yield from logs.read(Path(self._config.log_path))
+        yield from self._log.unfinished()
+
+    def _on_exec(self, message: dict[str, Any], fds: list[int]) -> None:
+        client = socket.socket(fileno=fds.pop()) if fds else None
+        if self._state.status != "running":
+            if client is not None:
+                client.close()
+            raise Conflict(f"container {self._config.id} is {self._state.status}")
+        process = codec.from_json(ProcessConfig, message["process"])
+        self._executions.start(
+            message["exec"],
+            self._host(),
+            process,
+            client,
+            bytes.fromhex(message["head"]),
+            detach.parse(message.get("detach_keys", "")),
+        )
+
+    def _on_signal(self, message: dict[str, Any], fds: list[int]) -> None:
+        number = int(message["signal"])
+        if number in (signal.SIGKILL, self._config.stop_signal):
+            self._stopped = True  # somebody wants it to end: the policy has nothing to say
+        self._signal(number)
+        if number == signal.SIGKILL:
+            self._thaw()
+
+    def _on_unpause(self, message: dict[str, Any], fds: list[int]) -> None:
+        if self._state.status != "paused":
+            raise Conflict(f"Container {self._config.id} is not paused")
+        self._thaw()
+
+    def _on_update(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "resources" in message:
+            resources = codec.from_json(Resources, message["resources"])
+            if self._cgroup is not None:
+                self._cgroup.apply(resources)
+            self._config = replace(self._config, resources=resources)
+        if "restart" in message:
+            self._config = replace(self._config, restart=codec.from_json(RestartPolicy, message["restart"]))
+
+    def _exec_exited(self, exec_id: str, exit_code: int) -> None:
+        self._tell("exec_exited", exec=exec_id, exit_code=exit_code)
+        self._maybe_leave()
+
+    def _host(self) -> Host:
+        return Host(config=self._config, pid=self._state.pid, pidfd=self._pidfd)
+
+
+def _start_time(pid: int) -> int:
+    """Field 22 of proc_pid_stat(5); 0 when it has ended already."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except FileNotFoundError:
+        return 0
