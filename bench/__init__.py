@@ -1,0 +1,1 @@
+"""Hawse side by side with its peers: `make bench`."""

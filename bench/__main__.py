@@ -1,0 +1,48 @@
+"""Measures Hawse and its peers in turns and prints ratios: `make bench`.
+
+Arguments choose groups of rows: `containers`, `plays`. Must run in a session (tests.support.isolation).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support import isolation
+
+from bench import containers, plays
+from bench.table import Row, markdown
+
+GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], list[Row]]]] = {
+    "containers": (containers.possible, containers.rows),
+    "plays": (plays.possible, plays.rows),
+}
+
+
+def main(chosen: list[str]) -> int:
+    session = isolation.current()
+    if session is None:
+        print("needs a session: python -m tests.support.isolation -- python -m bench", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    for name, (possible, measure) in GROUPS.items():
+        if chosen and name not in chosen:
+            continue
+        problem = possible()
+        if problem:
+            print(f"left out: {name}: {problem}", file=sys.stderr)
+            continue
+        directory = session.directory / f"bench-{name}"
+        directory.mkdir()
+        try:
+            rows += measure(directory)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    print(markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
