@@ -1,0 +1,268 @@
+"""HTTP/1.1 on the agent's unix socket: a thread for each connection, h11 for the protocol.
+
+Own loop instead of a framework, because Docker's clients need two things that those do not give: a connection
+that stops being HTTP (101, or 200 and a raw stream) and half-closed sockets behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import h11
+
+from hawse_agent.api.audit import Audit
+from hawse_agent.api.http import (
+    MULTIPLEXED_STREAM,
+    RAW_STREAM,
+    Body,
+    Caller,
+    Hijack,
+    Query,
+    Request,
+    Response,
+)
+from hawse_agent.api.router import Router, split_version
+from hawse_agent.errors import HawseError, InternalError, OutOfSpace, ProtocolError
+
+CHUNK = 1 << 16
+BACKLOG = 256
+MAX_HEADER = 1 << 16
+DRAINED = 1 << 20
+"""Bytes of an unread body that are read to keep a connection; with more it is closed."""
+
+
+class Server:
+    """Serves until `stop`. Root alone may connect: the socket's mode, and the peer's uid again."""
+
+    def __init__(self, path: Path, router: Router, audit: Audit, *, version: str) -> None:
+        self._path, self._router, self._audit = path, router, audit
+        self._product = f"Hawse/{version} (linux)"
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._wake, self._woken = socket.socketpair()
+
+    def listen(self) -> None:
+        """Replaces the socket of a dead daemon: who holds the lock is the only one."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._listener.bind(str(self._path))
+        finally:
+            os.umask(before)
+        self._listener.listen(BACKLOG)
+
+    def serve(self) -> None:
+        """In the calling thread, until `stop`."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select()]
+                if self._woken in ready:
+                    break
+                client, _ = self._listener.accept()
+                if _peer_uid(client) != os.geteuid():
+                    client.close()
+                    continue
+                threading.Thread(target=self._connection, args=(client,), name="api", daemon=True).start()
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """From a signal handler or another thread."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake.send(b"\0", socket.MSG_DONTWAIT)
+
+    def _connection(self, client: socket.socket) -> None:
+        connection = Connection(client, self._router, self._audit, self._product)
+        try:
+            connection.serve()
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass  # the client has gone, or does not speak HTTP: nobody is left to be told
+        finally:
+            client.close()
+
+
+class Connection:
+    """One client: requests one after the other."""
+
+    def __init__(self, client: socket.socket, router: Router, audit: Audit, product: str) -> None:
+        self._socket, self._router, self._audit, self._product = client, router, audit, product
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
+
+    def serve(self) -> None:
+        while True:
+            event = self._next_event()
+            if isinstance(event, h11.ConnectionClosed):
+                return
+            if isinstance(event, h11.Request) and not self._answer(event):
+                return
+
+    def _answer(self, event: h11.Request) -> bool:
+        """Whether the connection goes on."""
+        begin = time.monotonic()
+        method, target = event.method.decode(), event.target.decode("ascii", errors="replace")
+        headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+        caller = Caller(
+            user=headers.get("x-hawse-user", ""),
+            key=headers.get("x-hawse-key", ""),
+            run=headers.get("x-hawse-run", ""),
+        )
+        path, _, query = target.partition("?")
+        try:
+            version, bare = split_version(path)
+            found = self._router.find(method, bare)
+            answer = found.handler(
+                Request(
+                    method=method,
+                    path=bare,
+                    version=version,
+                    query=Query(query),
+                    headers=headers,
+                    params=found.params,
+                    body=Body(self._body()),
+                    caller=caller,
+                    gone=self._gone,
+                )
+            )
+        except Exception as error:
+            answer = _failure(error)
+        status = answer.status if isinstance(answer, Response) else 101
+        try:
+            if isinstance(answer, Hijack):
+                self._hijack(answer, headers, version)
+                return False
+            return self._send(method, answer)
+        finally:
+            self._audit.record(caller, method, path, status, time.monotonic() - begin)
+
+    def _send(self, method: str, answer: Response) -> bool:
+        headers = [("Server", self._product), *answer.headers.items()]
+        if answer.chunks is not None:
+            headers += [("Content-Type", answer.content_type), ("Transfer-Encoding", "chunked")]
+            self._write(h11.Response(status_code=answer.status, headers=headers, reason=b""))
+            self._stream(answer.chunks)
+        else:
+            data, content_type = answer.encoded()
+            if answer.status in (204, 304):
+                data = b""
+            elif data or answer.status != 200:
+                headers.append(("Content-Type", content_type))
+            if answer.status not in (204, 304) and not any(
+                name.lower() == "content-length" for name, _ in headers
+            ):
+                headers.append(("Content-Length", str(len(data))))
+            self._write(h11.Response(status_code=answer.status, headers=headers, reason=b""))
+            if data and method != "HEAD":
+                self._write(h11.Data(data=data))
+        self._write(h11.EndOfMessage())
+        return self._next_cycle()
+
+    def _stream(self, chunks: Iterator[bytes]) -> None:
+        try:
+            for chunk in chunks:
+                if chunk:
+                    self._write(h11.Data(data=chunk))
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+
+    def _next_cycle(self) -> bool:
+        drained = 0
+        while self._http.their_state is h11.SEND_BODY:
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                drained += len(event.data)
+                if drained > DRAINED:
+                    return False
+            elif not isinstance(event, h11.EndOfMessage):
+                return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    def _hijack(self, answer: Hijack, headers: dict[str, str], version: tuple[int, int] | None) -> None:
+        for _ in self._body():  # the rest of the request itself
+            pass
+        multiplexed = not answer.tty and (version is None or version >= (1, 42))
+        kind = MULTIPLEXED_STREAM if multiplexed else RAW_STREAM
+        if "upgrade" in headers:
+            start = (
+                f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            )
+        else:
+            start = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
+        self._socket.sendall(start.encode() + b"\r\n")
+        head, _ = self._http.trailing_data
+        try:
+            answer.run(self._socket, head)
+        except HawseError as error:
+            self._socket.sendall(_in_stream(error, answer.tty))
+
+    def _body(self) -> Iterator[bytes]:
+        if self._http.they_are_waiting_for_100_continue:
+            self._write(h11.InformationalResponse(status_code=100, headers=[]))
+        while self._http.their_state is h11.SEND_BODY:
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                return
+            else:
+                raise ProtocolError("the connection ended in the middle of the request's body")
+
+    def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            event = self._http.next_event()
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]
+            self._http.receive_data(self._socket.recv(CHUNK))
+
+    def _write(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            self._socket.sendall(data)
+
+    def _gone(self) -> bool:
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def _failure(error: Exception) -> Response:
+    if isinstance(error, HawseError):
+        known = error
+    elif isinstance(error, OSError) and error.errno == 28:
+        known = OutOfSpace(str(error))
+    elif isinstance(error, ConnectionError):
+        raise error
+    else:
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        known = InternalError(f"{type(error).__name__}: {error}", hint="the daemon's log has the traceback")
+    return Response(status=known.status, json=known.to_wire())
+
+
+def _in_stream(error: HawseError, tty: bool) -> bytes:
+    """Docker tells of an error after the hand-over on the stream itself."""
+    text = f"{error.message}\r\n".encode()
+    return text if tty else struct.pack(">BxxxL", 2, len(text)) + text
+
+
+def _peer_uid(client: socket.socket) -> int:
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
