@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from hawse_agent import locations
+
 SOCKET_ENV = "HAWSE_SOCKET"
 
 
@@ -81,7 +83,7 @@ class Paths:
 
     @property
     def daemon_lock(self) -> Path:
-        return self.run / "daemon.lock"
+        return self.run / locations.DAEMON_LOCK
 
     @property
     def cgroup_base(self) -> Path:
@@ -110,8 +112,12 @@ class Paths:
 
 
 def default_paths() -> Paths:
-    run = Path("/run/hawse")
-    return Paths(lib=Path("/var/lib/hawse"), run=run, etc=Path("/etc/hawse"), socket=run / "agent.sock")
+    return Paths(
+        lib=Path(locations.LIB),
+        run=Path(locations.RUN),
+        etc=Path(locations.ETC),
+        socket=Path(locations.SOCKET),
+    )
 
 
 def paths_for(root: Path | None, socket: Path | None = None) -> Paths:

@@ -24,7 +24,7 @@ from hawse_agent.paths import Paths
 from hawse_agent.plan.observed import ObservedContainer, ObservedHost, ObservedNetwork
 from hawse_agent.plan.operations import Change, Operation, Plan, make_plan
 from hawse_agent.plan.planner import plan_stack
-from hawse_agent.provision import MODULES, Context
+from hawse_agent.provision import MODULES, Context, Module
 from hawse_agent.spec import codec
 from hawse_agent.spec.host import LABEL_STACK, HostSpec, Item, StackSpec, TaskSpec
 from hawse_agent.spec.records import ContainerRecord, NetworkRecord
@@ -306,7 +306,7 @@ class Program:
         self._state.add_journal(spec.run_id, time.time(), entry)
 
 
-def _module(task: TaskSpec) -> Any:
+def _module(task: TaskSpec) -> Module:
     try:
         return MODULES[task.module]
     except KeyError:

@@ -29,7 +29,9 @@ def routes(router: Router, engine: Engine) -> None:
                     "labels": dict(info.spec.labels),
                     "created": info.created,
                     "path": str(info.path),
-                    "size": engine.volumes.store.size(info.spec.name) if request.query.flag("sizes") else None,
+                    "size": engine.volumes.store.size(info.spec.name)
+                    if request.query.flag("sizes")
+                    else None,
                     "users": [record.spec.name for record in users(info.spec.name)],
                 }
                 for info in engine.volumes.list()

@@ -1,0 +1,96 @@
+"""The daemon of one instance: lock, zygote, engine, socket, in this order.
+
+The zygote is forked first, while there is one thread and little memory. SIGTERM ends the daemon and leaves
+the containers alone; the next one takes them up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from pathlib import Path
+
+from hawse_agent import __version__, launch
+from hawse_agent.errors import Conflict
+from hawse_agent.linux import privilege
+from hawse_agent.network import dns
+from hawse_agent.paths import Paths, paths_for
+from hawse_agent.runtime import preload
+from hawse_agent.supervise import shim
+from hawse_agent.supervise.zygote import Zygote
+
+
+def main(root: str, socket_path: str, ready_fd: int) -> int:
+    """Serves until SIGTERM or a request to stop. Raises Conflict when the instance has a daemon."""
+    paths = paths_for(Path(root) if root else None, Path(socket_path) if socket_path else None)
+    for directory in (paths.lib, paths.run):
+        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    os.umask(0o022)
+    lock = take_lock(paths)
+    command = launch.command("zygote")
+    preload()
+    zygote = Zygote.fork(command, shim.main, dns.serve)
+    try:
+        _serve(paths, zygote, lock, ready_fd)
+    finally:
+        zygote.close()
+    return 0
+
+
+def take_lock(paths: Paths) -> int:
+    """The instance's lock, held until the process ends. Raises Conflict that names the holder."""
+    fd = os.open(paths.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 64, 0).decode(errors="replace").split(" ")[0] or "unknown"
+        os.close(fd)
+        raise Conflict(
+            f"a daemon of this instance runs already (process {holder}, {paths.run})",
+            hint="--root DIR makes an instance of its own",
+        ) from None
+    return fd
+
+
+def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
+    # Imported now: the zygote must not have them.
+    from hawse_agent.api import docker, hawse
+    from hawse_agent.api.audit import Audit
+    from hawse_agent.api.router import Router
+    from hawse_agent.api.server import Server
+    from hawse_agent.engine.engine import Engine
+
+    privilege.set_title(f"hawse-agent: daemon {paths.instance}".rstrip())
+    bundle = launch.bundle()
+    engine = Engine(paths, zygote, bundle=bundle)
+    router = Router()
+    server = Server(paths.socket, router, Audit(paths.audit), version=__version__)
+    docker.routes(router, engine)
+    hawse.routes(router, engine, server.stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    engine.recover()
+    server.listen()
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()} {__version__} {bundle}\n".encode(), 0)
+    _ready(ready_fd)
+    try:
+        server.serve()
+    finally:
+        engine.close()
+
+
+def _ready(ready_fd: int) -> None:
+    """Tell whoever waits: the starter by a pipe, systemd by sd_notify(3)."""
+    if ready_fd >= 0:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready_fd, b"1")
+        os.close(ready_fd)
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.send(b"READY=1")
