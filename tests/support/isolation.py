@@ -49,6 +49,15 @@ def current() -> Session | None:
     return Session(name=name, directory=STATE / name)
 
 
+def use_own_tmp(session: Session) -> None:
+    """Gives the session a /tmp of its own, on a real file system, so that what tests leave there is seen."""
+    directory = session.directory / "tmp"
+    if not directory.exists():
+        directory.mkdir()
+        directory.chmod(0o1777)
+        linux.mount(str(directory), "/tmp", None, linux.MS_BIND)
+
+
 def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | Path | None = None) -> int:
     """Runs a command in a session of its own; returns its exit code (128 + signal when killed)."""
     sweep()

@@ -44,6 +44,7 @@ _libc.mount.argtypes = (
 )
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
 _libc.prctl.argtypes = (
     ctypes.c_int,
     ctypes.c_ulong,
@@ -61,6 +62,11 @@ def _check(result: int, what: str) -> None:
 
 def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Moves the calling thread; os.setns is there from Python 3.12 on."""
+    _check(_libc.setns(fd, kind), f"setns({kind:#x})")
 
 
 def mount(source: str, target: str | Path, fstype: str | None = None, flags: int = 0, data: str = "") -> None:
