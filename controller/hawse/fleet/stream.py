@@ -106,6 +106,8 @@ class SocketStream(Stream):
             self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):  # wakes a thread that reads, which closing alone does not
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 

@@ -54,7 +54,14 @@ _COLOURS = {
 class Console:
     """Writes to `stream`; safe to use from the threads of several hosts at once."""
 
-    def __init__(self, stream: IO[str] | None = None, *, diff: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        stream: IO[str] | None = None,
+        *,
+        diff: bool = False,
+        verbose: bool = False,
+        colour: bool = True,
+    ) -> None:
         self.diff, self.verbose = diff, verbose
         stream = stream or sys.stdout
         terminal = stream.isatty()
@@ -67,6 +74,7 @@ class Console:
             force_terminal=terminal,
             width=None if terminal else 10_000,
             legacy_windows=False,
+            no_color=None if colour else True,  # None: as the variable NO_COLOR says
         )
         self._lock = threading.Lock()
 
@@ -219,7 +227,7 @@ class Console:
 
     def _message(self, message: str, hint: str, host: str) -> None:
         text = Text(f"{host}: " if host else "", style="bold red")
-        text.append(printable(message), style="red")
+        text.append(printable(message.removeprefix(f"{host}: ")), style="red")
         lines = [text]
         lines += [Text(f"  {printable(line)}", style="dim") for line in hint.splitlines()]
         self._print(*lines)
