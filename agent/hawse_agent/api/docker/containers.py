@@ -1,0 +1,375 @@
+"""`/containers`: list, create, inspect, start, stop and what else happens to one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from hawse_agent.api.docker import views
+from hawse_agent.api.docker.fields import Fields
+from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.lowering import container_spec, resources, restart_policy
+from hawse_agent.api.http import EMPTY, Request, Response
+from hawse_agent.api.router import Router
+from hawse_agent.cgroups import Stats
+from hawse_agent.engine.engine import Engine
+from hawse_agent.engine.views import ContainerView
+from hawse_agent.errors import Conflict, InputError, NotFound, NotSupported
+from hawse_agent.images.store import Image
+from hawse_agent.spec.container import Resources
+from hawse_agent.spec.records import NetworkRecord
+
+_FILTERS = (
+    *(
+        "id",
+        "name",
+        "label",
+        "status",
+        "ancestor",
+        "network",
+        "volume",
+        "health",
+        "exited",
+        "before",
+        "since",
+    ),
+)
+_BEAT = 10.0
+"""Seconds between two looks at whether a waiting client is still there."""
+_NOT_MODIFIED = Response(status=304)
+
+
+def routes(router: Router, engine: Engine) -> None:
+    api = Containers(engine)
+    one = "/containers/{id}"
+    router.add("GET", "/containers/json", api.list)
+    router.add("POST", "/containers/create", api.create)
+    router.add("POST", "/containers/prune", api.prune)
+    router.add("GET", f"{one}/json", api.inspect)
+    router.add("POST", f"{one}/start", api.start)
+    router.add("POST", f"{one}/stop", api.stop)
+    router.add("POST", f"{one}/restart", api.restart)
+    router.add("POST", f"{one}/kill", api.kill)
+    router.add("POST", f"{one}/pause", api.pause)
+    router.add("POST", f"{one}/unpause", api.unpause)
+    router.add("POST", f"{one}/rename", api.rename)
+    router.add("POST", f"{one}/update", api.update)
+    router.add("POST", f"{one}/wait", api.wait)
+    router.add("GET", f"{one}/top", api.top)
+    router.add("GET", f"{one}/stats", api.stats)
+    router.add("DELETE", one, api.remove)
+    for method, noun in (("GET", "archive"), ("PUT", "archive"), ("GET", "changes"), ("GET", "export")):
+        router.add(method, f"{one}/{noun}", _not_supported(noun))
+
+
+def _not_supported(noun: str) -> Any:
+    def refuse(request: Request) -> Response:
+        raise NotSupported(f"/containers/{{id}}/{noun} is not supported by hawse-agent")
+
+    return refuse
+
+
+class Containers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._containers = engine.containers
+
+    # looking
+
+    def list(self, request: Request) -> Response:
+        filters = Filters(request.query.json("filters"), _FILTERS)
+        every = request.query.flag("all") or "status" in filters or "exited" in filters
+        limit = int(request.query.number("limit", 0) or 0)
+        found = [view for view in self._containers.list() if self._wanted(view, filters)]
+        if not every and limit <= 0:
+            found = [view for view in found if view.state.running]
+        if limit > 0:
+            found = found[:limit]
+        networks = self._networks()
+        return Response(json=[views.summary(view, self._image(view), networks) for view in found])
+
+    def _wanted(self, view: ContainerView, filters: Filters) -> bool:
+        image = self._image(view)
+        health = view.state.health.status if view.state.health is not None else "none"
+        networks = {self._networks()[e.network].name for e in view.endpoints if e.network in self._networks()}
+        return (
+            (not filters.values("id") or any(view.id.startswith(value) for value in filters.values("id")))
+            and filters.any("name", f"/{view.name}")
+            and filters.labels(views.labels(view.record.spec, image))
+            and filters.one("status", view.state.status)
+            and filters.one("health", health)
+            and filters.one("exited", str(view.state.exit_code) if view.state.finished_at else "")
+            and (
+                not filters.values("ancestor")
+                or any(self._descends(view, name) for name in filters.values("ancestor"))
+            )
+            and (not filters.values("network") or any(n in networks for n in filters.values("network")))
+            and (
+                not filters.values("volume")
+                or any(
+                    v in (*view.record.volumes.values(), *view.record.volumes)
+                    for v in filters.values("volume")
+                )
+            )
+            and all(view.record.created < self._created(name) for name in filters.values("before"))
+            and all(view.record.created > self._created(name) for name in filters.values("since"))
+        )
+
+    def _descends(self, view: ContainerView, name: str) -> bool:
+        try:
+            return self._engine.images.get(name).id == view.record.image_id
+        except NotFound:
+            return False
+
+    def _created(self, name: str) -> float:
+        return self._containers.record(name).created
+
+    def inspect(self, request: Request) -> Response:
+        view = self._containers.get(request.params["id"])
+        executions = [e for e in self._engine.executions.of(view.id) if self._runs(e)]
+        return Response(
+            json=views.inspect(view, self._image(view), self._networks(), self._engine.paths, executions)
+        )
+
+    def _runs(self, execution: str) -> bool:
+        return self._engine.executions.inspect(execution).running
+
+    def top(self, request: Request) -> Response:
+        """From /proc, with the columns of `ps -ef`; other columns are refused."""
+        if request.query.text("ps_args", "-ef") not in ("-ef", ""):
+            raise NotSupported("ps_args other than -ef are not supported by hawse-agent")
+        processes = [row for pid in self._containers.pids(request.params["id"]) if (row := _process(pid))]
+        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+        return Response(json={"Titles": titles, "Processes": processes})
+
+    def stats(self, request: Request) -> Response:
+        view = self._containers.get(request.params["id"])
+        if request.query.flag("stream", True):
+            return Response(chunks=self._stats_stream(view, request), content_type="application/json")
+        return Response(json=self._stats(view, None))
+
+    def _stats_stream(self, view: ContainerView, request: Request) -> Iterator[bytes]:
+        waiter = self._containers.waiter(view.id, "removed")
+        before: dict[str, Any] | None = None
+        while not request.gone():
+            before = self._stats(self._containers.get(view.id), before)
+            yield json.dumps(before).encode() + b"\n"
+            if waiter.result(1.0) is not None:
+                return
+
+    def _stats(self, view: ContainerView, before: dict[str, Any] | None) -> dict[str, Any]:
+        now = self._containers.stats(view.id) if view.state.running else Stats()
+        return _stats_json(view, now, before)
+
+    # making and removing
+
+    def create(self, request: Request) -> Response:
+        platform = request.query.text("platform")
+        if platform and platform.partition("/")[0] != "linux":
+            raise NotSupported(f"platform {platform!r} is not supported: this is linux")
+        spec = container_spec(request.body.json(), request.query.text("name"))
+        view = self._containers.create(spec)
+        return Response(status=201, json={"Id": view.id, "Warnings": list(view.warnings)})
+
+    def remove(self, request: Request) -> Response:
+        if request.query.flag("link"):
+            raise NotSupported("removing links is not supported by hawse-agent")
+        self._containers.remove(
+            request.params["id"], force=request.query.flag("force"), volumes=request.query.flag("v")
+        )
+        return EMPTY
+
+    def prune(self, request: Request) -> Response:
+        filters = Filters(request.query.json("filters"), ("label", "until"))
+        if "until" in filters:
+            raise NotSupported("the filter until is not supported by hawse-agent")
+        removed = []
+        for view in self._containers.list():
+            labels = views.labels(view.record.spec, self._image(view))
+            if view.state.status in ("created", "exited", "dead") and filters.labels(labels):
+                try:
+                    self._containers.remove(view.id)
+                except (Conflict, NotFound):  # started or removed in the meantime
+                    continue
+                removed.append(view.id)
+        return Response(json={"ContainersDeleted": removed, "SpaceReclaimed": 0})
+
+    # changing
+
+    def start(self, request: Request) -> Response:
+        return EMPTY if self._containers.start(request.params["id"]) else _NOT_MODIFIED
+
+    def stop(self, request: Request) -> Response:
+        done = self._containers.stop(
+            request.params["id"], signal=request.query.text("signal"), timeout=request.query.number("t")
+        )
+        return EMPTY if done else _NOT_MODIFIED
+
+    def restart(self, request: Request) -> Response:
+        self._containers.restart(
+            request.params["id"], signal=request.query.text("signal"), timeout=request.query.number("t")
+        )
+        return EMPTY
+
+    def kill(self, request: Request) -> Response:
+        self._containers.kill(request.params["id"], request.query.text("signal") or "KILL")
+        return EMPTY
+
+    def pause(self, request: Request) -> Response:
+        self._containers.pause(request.params["id"])
+        return EMPTY
+
+    def unpause(self, request: Request) -> Response:
+        self._containers.unpause(request.params["id"])
+        return EMPTY
+
+    def rename(self, request: Request) -> Response:
+        self._containers.rename(request.params["id"], request.query.text("name"))
+        return EMPTY
+
+    def update(self, request: Request) -> Response:
+        """Only what is given changes."""
+        fields = Fields(request.body.json(), "")
+        policy = fields.inner("RestartPolicy")
+        restart = restart_policy(policy) if policy.given("Name") else None
+        asked = resources(fields)
+        fields.rest()
+        now = self._containers.record(request.params["id"]).spec.resources
+        changed = {name: value for name, value in vars(asked).items() if value != getattr(Resources(), name)}
+        self._containers.update(
+            request.params["id"],
+            resources=replace(now, **changed) if changed else None,
+            restart=restart,
+        )
+        return Response(json={"Warnings": None})
+
+    def wait(self, request: Request) -> Response:
+        """Headers go out at once: `docker run` starts the container only when it has them."""
+        condition = request.query.text("condition") or "not-running"
+        waiter = self._containers.waiter(request.params["id"], _condition(condition))
+
+        def answer() -> Iterator[bytes]:
+            while (code := waiter.result(_BEAT)) is None:
+                if request.gone():
+                    return
+            yield json.dumps({"StatusCode": code}).encode() + b"\n"
+
+        return Response(chunks=answer(), content_type="application/json")
+
+    # inside
+
+    def _image(self, view: ContainerView) -> Image | None:
+        try:
+            return self._engine.images.get(view.record.image_id)
+        except NotFound:  # removed by force: the container has its layers still
+            return None
+
+    def _networks(self) -> dict[str, NetworkRecord]:
+        return {record.id: record for record in self._engine.networks.list()}
+
+
+def _condition(text: str) -> Literal["not-running", "next-exit", "removed"]:
+    for known in ("not-running", "next-exit", "removed"):
+        if text == known:
+            return known
+    raise InputError(f'invalid condition: "{text}"')
+
+
+def _process(pid: int) -> list[str] | None:
+    """A row of `ps -ef`; None when the process has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/cmdline", "rb") as raw:
+            command = raw.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        with open(f"/proc/{pid}/comm") as file:
+            name = file.read().strip()
+        owner = os.stat(f"/proc/{pid}").st_uid
+        with open("/proc/stat") as file:
+            booted = next(int(line.split()[1]) for line in file if line.startswith("btime"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    started = datetime.fromtimestamp(booted + int(fields[19]) / ticks).strftime("%H:%M")
+    seconds = (int(fields[11]) + int(fields[12])) // ticks
+    spent = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return [str(owner), str(pid), fields[1], "0", started, "?", spent, command or f"[{name}]"]
+
+
+def _stats_json(view: ContainerView, now: Stats, before: dict[str, Any] | None) -> dict[str, Any]:
+    with open("/proc/stat") as file:
+        ticks = sum(int(word) for word in file.readline().split()[1:9])
+    system = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+    cpu = {
+        "cpu_usage": {
+            "total_usage": now.cpu_total_ns,
+            "usage_in_usermode": now.cpu_user_ns,
+            "usage_in_kernelmode": now.cpu_system_ns,
+            "percpu_usage": list(now.cpu_percpu_ns),
+        },
+        "system_cpu_usage": system,
+        "online_cpus": os.cpu_count(),
+        "throttling_data": {
+            "periods": now.periods,
+            "throttled_periods": now.throttled_periods,
+            "throttled_time": now.throttled_ns,
+        },
+    }
+    read = views.stamp(datetime.now().timestamp())
+    return {
+        "id": view.id,
+        "name": f"/{view.name}",
+        "read": read,
+        "preread": before["read"] if before is not None else views.NEVER,
+        "cpu_stats": cpu,
+        "precpu_stats": before["cpu_stats"] if before is not None else {"cpu_usage": {"total_usage": 0}},
+        "memory_stats": {
+            "usage": now.memory_usage,
+            "max_usage": now.memory_max_usage,
+            "limit": now.memory_limit or _total_memory(),
+            "failcnt": now.memory_failures,
+            "stats": dict(now.memory_stat),
+        },
+        "pids_stats": {"current": now.pids_current, **({"limit": now.pids_limit} if now.pids_limit else {})},
+        "blkio_stats": {
+            "io_service_bytes_recursive": [_blkio(entry) for entry in now.blkio_bytes],
+            "io_serviced_recursive": [_blkio(entry) for entry in now.blkio_operations],
+        },
+        "num_procs": 0,
+        "storage_stats": {},
+        "networks": _network_counters(view),
+    }
+
+
+def _blkio(entry: Any) -> dict[str, Any]:
+    return {"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value}
+
+
+def _total_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _network_counters(view: ContainerView) -> dict[str, dict[str, int]]:
+    """Of the container's own interfaces, by its PID 1."""
+    if not view.state.pid or not view.endpoints:
+        return {}
+    found = {}
+    try:
+        with open(f"/proc/{view.state.pid}/net/dev") as file:
+            lines = file.read().splitlines()[2:]
+    except FileNotFoundError:
+        return {}
+    names = ("bytes", "packets", "errors", "dropped")
+    for line in lines:
+        name, _, rest = line.partition(":")
+        numbers = [int(word) for word in rest.split()]
+        if name.strip() != "lo":
+            found[name.strip()] = {
+                **{f"rx_{key}": value for key, value in zip(names, numbers[:4], strict=True)},
+                **{f"tx_{key}": value for key, value in zip(names, numbers[8:12], strict=True)},
+            }
+    return found

@@ -1,0 +1,171 @@
+"""`/images`: list, pull, import, load, save, tag, remove."""
+
+from __future__ import annotations
+
+import base64
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from typing import Any
+
+from hawse_agent.api.docker import views
+from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.http import Request, Response
+from hawse_agent.api.router import Router
+from hawse_agent.engine.engine import Engine
+from hawse_agent.errors import HawseError, InputError, NotSupported
+from hawse_agent.images import reference
+from hawse_agent.images.store import Image
+
+_Message = dict[str, Any]
+
+
+def routes(router: Router, engine: Engine) -> None:
+    api = Images(engine)
+    router.add("GET", "/images/json", api.list)
+    router.add("POST", "/images/create", api.create)
+    router.add("POST", "/images/load", api.load)
+    router.add("GET", "/images/get", api.save)
+    router.add("POST", "/images/prune", api.prune)
+    router.add("GET", "/images/search", _refuse("search"))
+    router.add("POST", "/images/{name:path}/push", _refuse("push"))
+    router.add("POST", "/images/{name:path}/tag", api.tag)
+    router.add("GET", "/images/{name:path}/json", api.inspect)
+    router.add("GET", "/images/{name:path}/history", api.history)
+    router.add("GET", "/images/{name:path}/get", api.save)
+    router.add("DELETE", "/images/{name:path}", api.remove)
+
+
+def _refuse(what: str) -> Callable[[Request], Response]:
+    def refuse(request: Request) -> Response:
+        raise NotSupported(f"image {what} is not supported by hawse-agent")
+
+    return refuse
+
+
+class Images:
+    def __init__(self, engine: Engine) -> None:
+        self._images = engine.images
+
+    def list(self, request: Request) -> Response:
+        filters = Filters(
+            request.query.json("filters"), ("reference", "dangling", "label", "before", "since")
+        )
+        found = [image for image in self._images.list() if self._wanted(image, filters)]
+        return Response(
+            json=[views.image_summary(image, len(self._images.users(image.id))) for image in found]
+        )
+
+    def _wanted(self, image: Image, filters: Filters) -> bool:
+        names = filters.values("reference")
+        if names and not any(_matches(image, name) for name in names):
+            return False
+        if "dangling" in filters and filters.flag("dangling", False) != (not image.repo_tags):
+            return False
+        if any(image.created >= self._images.get(name).created for name in filters.values("before")):
+            return False
+        if any(image.created <= self._images.get(name).created for name in filters.values("since")):
+            return False
+        return filters.labels(image.config.labels)
+
+    def inspect(self, request: Request) -> Response:
+        return Response(json=views.image_inspect(self._images.get(request.params["name"])))
+
+    def history(self, request: Request) -> Response:
+        return Response(json=views.image_history(self._images.get(request.params["name"])))
+
+    def create(self, request: Request) -> Response:
+        """Pull (`fromImage`) or import of a root tarball (`fromSrc=-`); progress as JSON lines."""
+        query = request.query
+        if query.text("fromSrc"):
+            return self._import(request)
+        name, tag = query.text("fromImage"), query.text("tag")
+        if not name:
+            raise InputError("fromImage: expected an image's name")
+        if query.text("platform"):
+            raise NotSupported("pulling for another platform is not supported by hawse-agent")
+        ref = f"{name}{'@' if ':' in tag else ':'}{tag}" if tag else name
+        reference.parse(ref)
+        auth = _auth(request.headers.get("x-registry-auth", ""))
+        return Response(
+            chunks=_progress(lambda tell: self._pull(ref, tell, auth)), content_type="application/json"
+        )
+
+    def _pull(self, ref: str, tell: Callable[[_Message], None], auth: dict[str, Any] | None) -> None:
+        before = self._images.by_reference().get(reference.canonical(ref))
+        image = self._images.pull(ref, tell, auth)
+        state = "Image is up to date for" if image.id == before else "Downloaded newer image for"
+        tell({"status": f"Status: {state} {reference.familiar(ref)}"})
+
+    def _import(self, request: Request) -> Response:
+        query = request.query
+        if query.text("fromSrc") != "-":
+            raise NotSupported("importing from a URL is not supported by hawse-agent: send the tarball")
+        repo, tag = query.text("repo"), query.text("tag")
+        ref = f"{repo}:{tag}" if tag else repo
+        image = self._images.import_tarball(
+            request.body.file(), ref, query.all("changes"), query.text("message")
+        )
+        return Response(json={"status": image.id})
+
+    def load(self, request: Request) -> Response:
+        lines = self._images.load(request.body.file())
+        text = "".join(json.dumps({"stream": f"{line.rstrip()}\n"}) + "\n" for line in lines)
+        return Response(data=text.encode(), content_type="application/json")
+
+    def save(self, request: Request) -> Response:
+        names = request.query.all("names") or [request.params.get("name", "")]
+        for name in names:
+            self._images.get(name)
+        return Response(chunks=self._images.save(names), content_type="application/x-tar")
+
+    def tag(self, request: Request) -> Response:
+        repo, tag = request.query.text("repo"), request.query.text("tag")
+        self._images.tag(request.params["name"], f"{repo}:{tag}" if tag else repo)
+        return Response(status=201)
+
+    def remove(self, request: Request) -> Response:
+        removed = self._images.remove(request.params["name"], force=request.query.flag("force"))
+        return Response(json=list(removed))
+
+    def prune(self, request: Request) -> Response:
+        filters = Filters(request.query.json("filters"), ("dangling",))
+        pruned = self._images.store.prune(in_use=self._images.users, every=not filters.flag("dangling", True))
+        return Response(
+            json={"ImagesDeleted": list(pruned.removed) or None, "SpaceReclaimed": pruned.reclaimed}
+        )
+
+
+def _matches(image: Image, pattern: str) -> bool:
+    names = [name for tag in image.repo_tags for name in (tag, tag.rpartition(":")[0])]
+    return any(fnmatch(name, pattern) for name in names)
+
+
+def _auth(header: str) -> dict[str, Any] | None:
+    """X-Registry-Auth: base64url of a JSON object. It is used for this request and kept nowhere."""
+    if not header:
+        return None
+    try:
+        value = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+    except ValueError:
+        raise InputError("X-Registry-Auth: not base64 of a JSON object") from None
+    return value if isinstance(value, dict) else None
+
+
+def _progress(work: Callable[[Callable[[_Message], None]], None]) -> Iterator[bytes]:
+    """What `work` tells, as JSON lines while it works; a failure is the last line, as Docker tells it."""
+    messages: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work(messages.put)
+        except HawseError as error:
+            messages.put({"errorDetail": {"message": error.message}, "error": error.message})
+        finally:
+            messages.put(None)
+
+    threading.Thread(target=run, name="pull", daemon=True).start()
+    while (message := messages.get()) is not None:
+        yield json.dumps(message).encode() + b"\n"

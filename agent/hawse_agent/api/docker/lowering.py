@@ -1,0 +1,479 @@
+"""Docker's create request → ContainerSpec. Pure; refuses by name what we do not do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from hawse_agent.api.docker.fields import Fields
+from hawse_agent.errors import InputError, NotSupported
+from hawse_agent.spec.container import (
+    ContainerSpec,
+    Device,
+    DeviceRate,
+    EndpointSpec,
+    HealthCheck,
+    LogConfig,
+    PortMap,
+    Resources,
+    RestartPolicy,
+    Ulimit,
+)
+from hawse_agent.spec.volume import Mount, MountKind
+
+_CPU_PERIOD = 100_000
+_NANO = 1_000_000_000
+_SHM = 64 * 1024 * 1024
+
+
+def container_spec(body: Any, name: str) -> ContainerSpec:
+    """Raises InputError for what is wrong and NotSupported for what is not done."""
+    config = Fields(body, "")
+    config.ignore(
+        {
+            "AttachStdin": "what the client will attach to says nothing about the container",
+            "AttachStdout": "as above",
+            "AttachStderr": "as above",
+            "ArgsEscaped": "Windows",
+            "OnBuild": "for builds",
+            "Shell": "for builds",
+        }
+    )
+    host = config.inner("HostConfig")
+    host.ignore({"ContainerIDFile": "the client writes it", "ConsoleSize": "resize follows", "Isolation": ""})
+    networking = config.inner("NetworkingConfig")
+    mode, networks = _networks(host, networking, config.text("MacAddress"))
+    security = _security(host.texts("SecurityOpt"))
+    stop_timeout = config.number("StopTimeout", -1)
+    spec = ContainerSpec(
+        name=name.removeprefix("/"),
+        image=config.text("Image"),
+        command=config.command("Cmd") or None,
+        entrypoint=_entrypoint(config),
+        environment=_environment(config.texts("Env")),
+        user=config.text("User"),
+        group_add=host.texts("GroupAdd"),
+        working_dir=config.text("WorkingDir"),
+        hostname=config.text("Hostname"),
+        domainname=config.text("Domainname"),
+        labels=config.labels("Labels"),
+        tty=config.flag("Tty"),
+        stdin_open=config.flag("OpenStdin"),
+        stdin_once=config.flag("StdinOnce"),
+        stop_signal=config.text("StopSignal"),
+        stop_timeout=stop_timeout if stop_timeout >= 0 else None,
+        restart=restart_policy(host.inner("RestartPolicy")),
+        health=_health(config.mapping("Healthcheck")),
+        resources=resources(host),
+        mounts=(
+            *_binds(host),
+            *_mounts(host.objects("Mounts")),
+            *_tmpfs(host.labels("Tmpfs")),
+            *_volumes(config),
+        ),
+        volumes_from=host.texts("VolumesFrom"),
+        network_mode=mode,
+        networks=networks,
+        ports=_ports(host.mapping("PortBindings")),
+        publish_all=host.flag("PublishAllPorts"),
+        expose=tuple(config.mapping("ExposedPorts")),
+        dns=host.texts("Dns"),
+        dns_search=host.texts("DnsSearch"),
+        dns_options=host.texts("DnsOptions"),
+        extra_hosts=host.texts("ExtraHosts"),
+        cap_add=host.texts("CapAdd"),
+        cap_drop=host.texts("CapDrop"),
+        privileged=host.flag("Privileged"),
+        no_new_privileges=security[0],
+        seccomp=security[1],
+        read_only=host.flag("ReadonlyRootfs"),
+        sysctls=host.labels("Sysctls"),
+        ulimits=_ulimits(host.objects("Ulimits")),
+        devices=_devices(host.objects("Devices")),
+        shm_size=host.number("ShmSize") or _SHM,
+        oom_score_adj=host.number("OomScoreAdj"),
+        pid_mode=host.text("PidMode"),
+        ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
+        uts_mode=host.text("UTSMode"),
+        userns_mode=host.text("UsernsMode"),
+        log=_log(host.inner("LogConfig")),
+        auto_remove=host.flag("AutoRemove"),
+    )
+    _refuse_combinations(spec, host)
+    host.rest()
+    config.rest()
+    return spec
+
+
+def resources(host: Fields) -> Resources:
+    """Limits of a create or an update request."""
+    nano, quota, period = host.number("NanoCpus"), host.number("CpuQuota"), host.number("CpuPeriod")
+    if nano and (quota or period):
+        raise InputError("Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    cpus = nano / _NANO if nano else quota / (period or _CPU_PERIOD) if quota > 0 else None
+    swap, pids = host.number("MemorySwap"), host.number("PidsLimit")
+    return Resources(
+        memory=host.number("Memory") or None,
+        memory_swap=swap or None,
+        memory_reservation=host.number("MemoryReservation") or None,
+        cpus=cpus,
+        cpu_shares=host.number("CpuShares") or None,
+        cpuset_cpus=host.text("CpusetCpus"),
+        cpuset_mems=host.text("CpusetMems"),
+        pids=pids if pids > 0 else None,
+        read_bps=_rates(host.objects("BlkioDeviceReadBps")),
+        write_bps=_rates(host.objects("BlkioDeviceWriteBps")),
+        read_iops=_rates(host.objects("BlkioDeviceReadIOps")),
+        write_iops=_rates(host.objects("BlkioDeviceWriteIOps")),
+    )
+
+
+def restart_policy(policy: Fields) -> RestartPolicy:
+    name, retries = policy.text("Name") or "no", policy.number("MaximumRetryCount")
+    policy.rest()
+    if retries and name != "on-failure":
+        raise InputError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    for mode in ("no", "always", "unless-stopped", "on-failure"):
+        if name == mode:
+            return RestartPolicy(mode=mode, max_retries=retries)
+    raise InputError(f"invalid restart policy: unknown policy '{name}'")
+
+
+def _entrypoint(config: Fields) -> tuple[str, ...] | None:
+    """An empty one takes the image's away, as `--entrypoint ""` does."""
+    given = config.command("Entrypoint")
+    return () if given == ("",) else (given or None)
+
+
+def _environment(entries: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not key:
+            raise InputError(f"invalid environment variable: {entry}")
+        if equals:
+            found[key] = value
+    return found
+
+
+def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[EndpointSpec, ...]]:
+    mode = host.text("NetworkMode") or "default"
+    given = networking.mapping("EndpointsConfig")
+    networking.rest()
+    if mode in ("host", "none") or mode.startswith("container:"):
+        return mode, ()
+    first = "bridge" if mode == "default" else mode
+    by_name = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
+    names = [first, *(name for name in by_name if name != first)]
+    endpoints = tuple(_endpoint(name, by_name.get(name), mac if name == first else "") for name in names)
+    plain = EndpointSpec(network=first)
+    return mode, () if endpoints == (plain,) else endpoints
+
+
+def _endpoint(network: str, settings: Any, mac: str) -> EndpointSpec:
+    fields = Fields(settings, f"EndpointsConfig.{network}")
+    fields.ignore(
+        dict.fromkeys(
+            [
+                "NetworkID",
+                "EndpointID",
+                "Gateway",
+                "IPAddress",
+                "IPPrefixLen",
+                "IPv6Gateway",
+                "GlobalIPv6Address",
+                "GlobalIPv6PrefixLen",
+                "DNSNames",
+                "GwPriority",
+            ],
+            "what an endpoint is, not what it shall be",
+        )
+    )
+    ipam = fields.inner("IPAMConfig")
+    address = ipam.text("IPv4Address")
+    ipam.rest()
+    own_mac = fields.text("MacAddress")
+    aliases = fields.texts("Aliases")
+    fields.rest()
+    if aliases and network == "bridge":
+        raise InputError("network-scoped aliases are only supported for user-defined networks")
+    return EndpointSpec(network=network, aliases=aliases, ipv4=address, mac=own_mac or mac)
+
+
+def _security(options: tuple[str, ...]) -> tuple[bool, str]:
+    """no_new_privileges, seccomp."""
+    no_new, seccomp = False, "default"
+    for option in options:
+        key, _, value = option.replace(":", "=", 1).partition("=")
+        if key == "no-new-privileges":
+            no_new = value in ("", "true")
+        elif key == "seccomp":
+            seccomp = "default" if value == "builtin" else value
+        else:
+            raise NotSupported(f"security option {key!r} is not supported by hawse-agent")
+    return no_new, seccomp
+
+
+def _health(given: dict[str, Any]) -> HealthCheck | None:
+    fields = Fields(given, "Healthcheck")
+    test = fields.texts("Test")
+    values = {
+        "interval": fields.number("Interval"),
+        "timeout": fields.number("Timeout"),
+        "start_period": fields.number("StartPeriod"),
+        "start_interval": fields.number("StartInterval"),
+    }
+    retries = fields.number("Retries")
+    fields.rest()
+    if not test:
+        if any(values.values()) or retries:
+            raise NotSupported(
+                "a health check that only changes the image's times is not supported: give its Test"
+            )
+        return None
+    if test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InputError(f"Unknown healthcheck type {test[0]!r}")
+    times = {key: value / _NANO for key, value in values.items() if value}
+    return HealthCheck(test=test, **times, **({"retries": retries} if retries else {}))  # type: ignore[arg-type]
+
+
+def _binds(host: Fields) -> tuple[Mount, ...]:
+    if host.text("VolumeDriver") not in ("", "local"):
+        raise NotSupported("volume drivers other than local are not supported")
+    return tuple(_bind(text) for text in host.texts("Binds"))
+
+
+def _bind(text: str) -> Mount:
+    """`source:target[:options]`."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return Mount(kind="volume", target=_absolute(parts[0], text))
+    if len(parts) > 3:
+        raise InputError(f"invalid volume specification: {text!r}")
+    source, target = parts[0], _absolute(parts[1], text)
+    options = parts[2].split(",") if len(parts) == 3 else []
+    read_only, no_copy = False, False
+    propagation: Literal["private", "rprivate", "shared", "rshared", "slave", "rslave"] = "rprivate"
+    for option in options:
+        if option in ("ro", "rw"):
+            read_only = option == "ro"
+        elif option == "nocopy":
+            no_copy = True
+        elif option in ("private", "rprivate", "shared", "rshared", "slave", "rslave"):
+            propagation = option  # type: ignore[assignment]
+        elif option not in ("z", "Z"):  # SELinux labels, which other kernels do not have
+            raise InputError(f"invalid mode: {option} in {text!r}")
+    if source.startswith("/"):
+        return Mount(
+            kind="bind",
+            source=source,
+            target=target,
+            read_only=read_only,
+            create_source=True,
+            propagation=propagation,
+        )
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
+        raise InputError(
+            f'"{source}" includes invalid characters for a local volume name; a path must be absolute'
+        )
+    return Mount(kind="volume", source=source, target=target, read_only=read_only, no_copy=no_copy)
+
+
+def _mounts(given: list[Any]) -> tuple[Mount, ...]:
+    return tuple(_mount(Fields(entry, "Mounts")) for entry in given)
+
+
+def _mount(fields: Fields) -> Mount:
+    kind = _mount_kind(fields.text("Type"))
+    target = _absolute(fields.text("Target"), "Mounts.Target")
+    source, read_only = fields.text("Source"), fields.flag("ReadOnly")
+    fields.ignore({"Consistency": "for macOS"})
+    bind, volume, tmpfs = (fields.inner(f"{name}Options") for name in ("Bind", "Volume", "Tmpfs"))
+    propagation = bind.text("Propagation") or "rprivate"
+    mount = Mount(
+        kind=kind,
+        source=source,
+        target=target,
+        read_only=read_only,
+        create_source=bind.flag("CreateMountpoint"),
+        propagation=propagation,  # type: ignore[arg-type]
+        no_copy=volume.flag("NoCopy"),
+        subpath=volume.text("Subpath"),
+        tmpfs_size=tmpfs.number("SizeBytes"),
+        tmpfs_mode=tmpfs.number("Mode") or 0o1777,
+    )
+    if volume.labels("Labels"):
+        raise NotSupported("labels of a volume that a mount makes are not supported: create the volume first")
+    driver = volume.inner("DriverConfig")
+    if driver.text("Name") not in ("", "local"):
+        raise NotSupported("volume drivers other than local are not supported")
+    for part in (driver, bind, volume, tmpfs, fields):
+        part.rest()
+    if kind == "bind" and not source.startswith("/"):
+        raise InputError(f'invalid mount config for type "bind": invalid mount path: {source!r}')
+    return mount
+
+
+def _mount_kind(text: str) -> MountKind:
+    for kind in ("volume", "bind", "tmpfs"):
+        if text == kind:
+            return kind
+    raise NotSupported(f"mount type {text!r} is not supported: volume, bind and tmpfs are")
+
+
+def _tmpfs(given: dict[str, str]) -> tuple[Mount, ...]:
+    return tuple(
+        Mount(
+            kind="tmpfs",
+            target=_absolute(target, "Tmpfs"),
+            read_only="ro" in (words := [word for word in options.split(",") if word]),
+            tmpfs_size=_tmpfs_size(words),
+            tmpfs_mode=_tmpfs_mode(words),
+            tmpfs_options=tuple(
+                w for w in words if w not in ("ro", "rw") and w[:5] not in ("size=", "mode=")
+            ),
+        )
+        for target, options in given.items()
+    )
+
+
+def _tmpfs_size(words: list[str]) -> int:
+    for word in words:
+        match = re.fullmatch(r"size=(\d+)([kmg]?)", word.lower())
+        if match:
+            return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
+        if word.startswith("size="):
+            raise InputError(f"invalid tmpfs option {word!r}")
+    return 0
+
+
+def _tmpfs_mode(words: list[str]) -> int:
+    for word in words:
+        if word.startswith("mode="):
+            try:
+                return int(word[5:], 8)
+            except ValueError:
+                raise InputError(f"invalid tmpfs option {word!r}") from None
+    return 0o1777
+
+
+def _volumes(config: Fields) -> tuple[Mount, ...]:
+    return tuple(
+        Mount(kind="volume", target=_absolute(target, "Volumes")) for target in config.mapping("Volumes")
+    )
+
+
+def _absolute(path: str, where: str) -> str:
+    if not path.startswith("/") or path.rstrip("/") == "":
+        raise InputError(f"invalid mount target {path!r} in {where!r}: it must be absolute, and not /")
+    return path
+
+
+def _ports(given: dict[str, Any]) -> tuple[PortMap, ...]:
+    found = []
+    for port, bindings in given.items():
+        number, protocol = _port(port)
+        for binding in bindings or [{}]:
+            fields = Fields(binding, f"PortBindings.{port}")
+            host_ip, host_port = fields.text("HostIp"), fields.text("HostPort")
+            fields.rest()
+            if host_port and not host_port.isdigit():
+                raise NotSupported(f"a range of host ports ({host_port}) is not supported")
+            found.append(
+                PortMap(
+                    container_port=number,
+                    protocol=protocol,
+                    host_ip="" if host_ip == "0.0.0.0" else host_ip,
+                    host_port=int(host_port or 0),
+                )
+            )
+    return tuple(found)
+
+
+def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:
+    number, _, protocol = text.partition("/")
+    if not number.isdigit() or not 0 < int(number) < 65536:
+        raise InputError(f"invalid port {text!r}")
+    if protocol in ("", "tcp"):
+        return int(number), "tcp"
+    if protocol == "udp":
+        return int(number), "udp"
+    raise NotSupported(f"protocol {protocol!r} of port {number} is not supported: tcp and udp are")
+
+
+def _ulimits(given: list[Any]) -> tuple[Ulimit, ...]:
+    found = []
+    for entry in given:
+        fields = Fields(entry, "Ulimits")
+        found.append(Ulimit(name=fields.text("Name"), soft=fields.number("Soft"), hard=fields.number("Hard")))
+        fields.rest()
+    return tuple(found)
+
+
+def _devices(given: list[Any]) -> tuple[Device, ...]:
+    found = []
+    for entry in given:
+        fields = Fields(entry, "Devices")
+        host = fields.text("PathOnHost")
+        target, access = fields.text("PathInContainer") or host, fields.text("CgroupPermissions") or "rwm"
+        fields.rest()
+        found.append(Device(host=host, target=target, access=access))
+    return tuple(found)
+
+
+def _rates(given: list[Any]) -> tuple[DeviceRate, ...]:
+    found = []
+    for entry in given:
+        fields = Fields(entry, "BlkioDevice")
+        found.append(DeviceRate(path=fields.text("Path"), rate=fields.number("Rate")))
+        fields.rest()
+    return tuple(found)
+
+
+def _log(fields: Fields) -> LogConfig:
+    kind = fields.text("Type") or "json-file"
+    options = fields.labels("Config")
+    fields.rest()
+    defaults = LogConfig()
+    size, count = options.pop("max-size", ""), options.pop("max-file", "")
+    for option in options:
+        raise NotSupported(f"log option {option!r} is not supported: max-size and max-file are")
+    if kind not in ("json-file", "local", "none"):
+        raise NotSupported(f"log driver {kind!r} is not supported: json-file, local and none are")
+    return LogConfig(
+        driver=kind,  # type: ignore[arg-type]
+        max_size=_size(size, "max-size") if size and size != "-1" else defaults.max_size,
+        max_files=_count(count) if count else defaults.max_files,
+    )
+
+
+def _size(text: str, where: str) -> int:
+    match = re.fullmatch(r"(\d+)([bkmg]?)b?", text.lower())
+    if match is None or int(match[1]) == 0:
+        raise InputError(f"{where}: {text!r} is not a size")
+    return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2]]
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"max-file: {text!r} is not a count")
+    return int(text)
+
+
+def _own(mode: str, *same: str) -> str:
+    return "" if mode in same else mode
+
+
+def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
+    if not spec.image:
+        raise InputError("no image specified")
+    if spec.userns_mode not in ("", "host"):
+        raise NotSupported("HostConfig.UsernsMode is not supported by hawse-agent")
+    if host.text("CgroupnsMode") not in ("", "private"):
+        raise NotSupported("HostConfig.CgroupnsMode host is not supported by hawse-agent")
+    if spec.auto_remove and spec.restart.mode != "no":
+        raise InputError("Conflicting options: --restart and --rm")
+    if spec.network_mode == "host" and spec.hostname and spec.uts_mode == "host":
+        raise InputError("conflicting options: hostname and the UTS mode")
+    if spec.network_mode.startswith("container:") and (spec.hostname or spec.dns or spec.extra_hosts):
+        raise InputError("conflicting options: hostname, dns or extra hosts and the network mode")

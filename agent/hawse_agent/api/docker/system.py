@@ -1,0 +1,213 @@
+"""Ping, version, info, events, disk usage, and the check of a registry login."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from hawse_agent import __version__
+from hawse_agent.api.docker import views
+from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.http import Request, Response
+from hawse_agent.api.router import NEWEST, OLDEST, Router
+from hawse_agent.engine.engine import Engine
+from hawse_agent.engine.views import Event
+from hawse_agent.errors import NotSupported
+
+_BEAT = 10.0
+"""Seconds between two looks at whether a client of `/events` is still there."""
+_EVENT_FILTERS = ("type", "event", "container", "image", "network", "volume", "label", "scope", "daemon")
+
+
+def routes(router: Router, engine: Engine) -> None:
+    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, OLDEST))
+
+    def ping(request: Request) -> Response:
+        return Response(
+            data=b"OK",
+            headers={
+                "Api-Version": newest,
+                "Ostype": "linux",
+                "Docker-Experimental": "false",
+                "Swarm": "inactive",
+                "Builder-Version": "1",
+                "Cache-Control": "no-cache, no-store, must-revalidate",
+            },
+        )
+
+    def version(request: Request) -> Response:
+        kernel, machine = platform.release(), _architecture()
+        return Response(
+            json={
+                "Platform": {"Name": "Hawse agent"},
+                "Version": __version__,
+                "ApiVersion": newest,
+                "MinAPIVersion": oldest,
+                "GitCommit": "",
+                "GoVersion": "",
+                "Os": "linux",
+                "Arch": machine,
+                "KernelVersion": kernel,
+                "BuildTime": "",
+                "Components": [
+                    {
+                        "Name": "Engine",
+                        "Version": __version__,
+                        "Details": {
+                            "ApiVersion": newest,
+                            "MinAPIVersion": oldest,
+                            "Os": "linux",
+                            "Arch": machine,
+                            "KernelVersion": kernel,
+                            "Python": platform.python_version(),
+                        },
+                    }
+                ],
+            }
+        )
+
+    def info(request: Request) -> Response:
+        states = Counter(view.state.status for view in engine.containers.list())
+        return Response(
+            json={
+                "ID": engine.paths.instance or "default",
+                "Name": platform.node(),
+                "ServerVersion": __version__,
+                "Containers": sum(states.values()),
+                "ContainersRunning": states["running"] + states["restarting"],
+                "ContainersPaused": states["paused"],
+                "ContainersStopped": states["created"] + states["exited"] + states["dead"],
+                "Images": len(engine.images.list()),
+                "Driver": "overlay2",
+                "DriverStatus": [],
+                "Plugins": {
+                    "Volume": ["local"],
+                    "Network": ["bridge", "host", "null"],
+                    "Log": ["json-file", "local", "none"],
+                },
+                "MemoryLimit": True,
+                "SwapLimit": True,
+                "CpuCfsPeriod": True,
+                "CpuCfsQuota": True,
+                "CPUShares": True,
+                "CPUSet": True,
+                "PidsLimit": True,
+                "OomKillDisable": False,
+                "IPv4Forwarding": _sysctl("net/ipv4/ip_forward") == "1",
+                "LoggingDriver": "json-file",
+                "CgroupDriver": "cgroupfs",
+                "CgroupVersion": str(engine.cgroup_base.version),
+                "KernelVersion": platform.release(),
+                "OperatingSystem": _system_name(),
+                "OSType": "linux",
+                "Architecture": platform.machine(),
+                "NCPU": os.cpu_count(),
+                "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                "DockerRootDir": str(engine.paths.lib),
+                "DefaultRuntime": "hawse",
+                "Runtimes": {"hawse": {"path": "hawse-agent"}},
+                "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": ""},
+                "Labels": [],
+                "ExperimentalBuild": False,
+                "LiveRestoreEnabled": True,
+                "IndexServerAddress": "https://index.docker.io/v1/",
+                "Warnings": None,
+            }
+        )
+
+    def events(request: Request) -> Response:
+        since, until = request.query.number("since"), request.query.number("until")
+        filters = Filters(request.query.json("filters"), _EVENT_FILTERS)
+        subscription = engine.events.subscribe(since)
+
+        def stream() -> Iterator[bytes]:
+            try:
+                yield b""
+                while not request.gone() and not subscription.closed:
+                    left = _BEAT if until is None else min(_BEAT, until - time.time())
+                    event = subscription.get(max(0.0, left))
+                    if event is None:
+                        if until is not None and time.time() >= until:
+                            return
+                        continue
+                    if until is not None and event.time > until:
+                        return
+                    if _wanted(event, filters):
+                        yield json.dumps(views.event(event)).encode() + b"\n"
+            finally:
+                subscription.close()
+
+        return Response(chunks=stream(), content_type="application/json")
+
+    def disk_usage(request: Request) -> Response:
+        images = engine.images.list()
+        networks = {record.id: record for record in engine.networks.list()}
+        return Response(
+            json={
+                "LayersSize": sum(
+                    {layer.diff_id: layer.content_size for image in images for layer in image.layers}.values()
+                ),
+                "Images": [views.image_summary(i, len(engine.images.users(i.id))) for i in images],
+                "Containers": [views.summary(view, None, networks) for view in engine.containers.list()],
+                "Volumes": [
+                    {
+                        **views.volume(info),
+                        "UsageData": {
+                            "Size": engine.volumes.store.size(info.spec.name),
+                            "RefCount": len(engine.volumes.users(info.spec.name)),
+                        },
+                    }
+                    for info in engine.volumes.list()
+                ],
+                "BuildCache": [],
+            }
+        )
+
+    def auth(request: Request) -> Response:
+        raise NotSupported("login is not supported by hawse-agent: it is not kept on a host")
+
+    router.add("GET", "/_ping", ping)
+    router.add("GET", "/version", version)
+    router.add("GET", "/info", info)
+    router.add("GET", "/events", events)
+    router.add("GET", "/system/df", disk_usage)
+    router.add("POST", "/auth", auth)
+
+
+def _wanted(event: Event, filters: Filters) -> bool:
+    name = event.attributes.get("name", "")
+    action = event.action.partition(":")[0]
+    if not filters.one("type", event.kind) or not filters.labels(event.attributes):
+        return False
+    if filters.values("event") and not {event.action, action} & set(filters.values("event")):
+        return False
+    for kind in ("container", "image", "network", "volume"):
+        wanted = filters.values(kind)
+        if not wanted:
+            continue
+        image = event.attributes.get("image", "") if kind == "image" else ""
+        same = event.kind == kind and any(w == name or event.id.startswith(w) for w in wanted)
+        if not same and image not in wanted:
+            return False
+    return True
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _sysctl(name: str) -> str:
+    with open(f"/proc/sys/{name}") as file:
+        return file.read().strip()
+
+
+def _system_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"

@@ -1,0 +1,651 @@
+"""What there is, in Docker's JSON. One function a shape; pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hawse_agent.engine.views import ContainerState, ContainerView, Event, ExecView, HealthView
+from hawse_agent.images.image import ImageConfig
+from hawse_agent.images.store import Image
+from hawse_agent.paths import Paths
+from hawse_agent.spec.container import ContainerSpec, DeviceRate, HealthCheck, Resources
+from hawse_agent.spec.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
+from hawse_agent.spec.volume import Mount
+from hawse_agent.volumes.store import VolumeInfo
+
+NEVER = "0001-01-01T00:00:00Z"
+_NANO = 1_000_000_000
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339 with nanoseconds."""
+    if not seconds:
+        return NEVER
+    whole = int(seconds)
+    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + (
+        f".{int((seconds - whole) * _NANO):09d}Z"
+    )
+
+
+# containers
+
+
+def summary(
+    view: ContainerView, image: Image | None, networks: Mapping[str, NetworkRecord]
+) -> dict[str, Any]:
+    """An entry of `GET /containers/json`."""
+    spec = view.record.spec
+    return {
+        "Id": view.id,
+        "Names": [f"/{view.name}"],
+        "Image": spec.image,
+        "ImageID": view.record.image_id,
+        "Command": " ".join(_argv(spec, image)),
+        "Created": int(view.record.created),
+        "Ports": [*_published(view.ports), *_exposed(spec, image, view.ports)],
+        "Labels": labels(spec, image),
+        "State": view.state.status,
+        "Status": status_text(view.state),
+        "HostConfig": {"NetworkMode": spec.network_mode},
+        "NetworkSettings": {"Networks": _networks(view, networks)},
+        "Mounts": mounts(view.record, None),
+    }
+
+
+def inspect(
+    view: ContainerView,
+    image: Image | None,
+    networks: Mapping[str, NetworkRecord],
+    paths: Paths,
+    executions: Sequence[str],
+) -> dict[str, Any]:
+    """`GET /containers/{id}/json`."""
+    record, spec, state = view.record, view.record.spec, view.state
+    argv = _argv(spec, image)
+    directory = paths.container(view.id)
+    return {
+        "Id": view.id,
+        "Created": stamp(record.created),
+        "Path": argv[0] if argv else "",
+        "Args": list(argv[1:]),
+        "State": state_json(state),
+        "Image": record.image_id,
+        "ResolvConfPath": str(directory / "etc" / "resolv.conf"),
+        "HostnamePath": str(directory / "etc" / "hostname"),
+        "HostsPath": str(directory / "etc" / "hosts"),
+        "LogPath": str(directory / f"{view.id}-json.log"),
+        "Name": f"/{view.name}",
+        "RestartCount": state.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(executions) or None,
+        "HostConfig": host_config(spec),
+        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(directory / "upper")}},
+        "Mounts": mounts(record, paths),
+        "Config": config(view, image),
+        "NetworkSettings": {
+            "Ports": port_bindings(view, image),
+            "SandboxID": view.id,
+            "Networks": _networks(view, networks),
+            **_first_endpoint(view, networks),
+        },
+    }
+
+
+def state_json(state: ContainerState) -> dict[str, Any]:
+    return {
+        "Status": state.status,
+        "Running": state.running,
+        "Paused": state.status == "paused",
+        "Restarting": state.status == "restarting",
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == "dead",
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": stamp(state.started_at),
+        "FinishedAt": stamp(state.finished_at),
+        **({"Health": _health(state.health)} if state.health is not None else {}),
+    }
+
+
+def _health(health: HealthView) -> dict[str, Any]:
+    return {
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": stamp(entry.start),
+                "End": stamp(entry.end),
+                "ExitCode": entry.exit_code,
+                "Output": entry.output,
+            }
+            for entry in health.log
+        ],
+    }
+
+
+def status_text(state: ContainerState, now: float | None = None) -> str:
+    """`Up 5 minutes (healthy)`, `Exited (0) 2 hours ago`."""
+    now = time.time() if now is None else now
+    if state.status == "created":
+        return "Created"
+    if state.status in ("exited", "dead"):
+        if state.status == "dead":
+            return "Dead"
+        return f"Exited ({state.exit_code}) {duration(now - state.finished_at)} ago"
+    if state.status == "restarting":
+        return f"Restarting ({state.exit_code}) {duration(now - state.finished_at)} ago"
+    text = f"Up {duration(now - state.started_at)}"
+    if state.status == "paused":
+        return f"{text} (Paused)"
+    if state.health is not None:
+        shown = "health: starting" if state.health.status == "starting" else state.health.status
+        return f"{text} ({shown})"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """As Docker's clients expect to read it."""
+    whole = max(0, int(seconds))
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = round(whole / 3600)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    days = hours // 24
+    if days < 14:
+        return f"{days} days"
+    if days < 60:
+        return f"{days // 7} weeks"
+    return f"{days // 30} months" if days < 730 else f"{days // 365} years"
+
+
+def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
+    spec = view.record.spec
+    own = image.config if image is not None else None
+    volumes: dict[str, Any] = {
+        mount.target: {} for mount in spec.mounts if mount.kind == "volume" and not mount.source
+    }
+    exposed: dict[str, Any] = {port: {} for port in _all_exposed(spec, image)}
+    environment = [*(own.env if own else ())]
+    names = {entry.partition("=")[0] for entry in environment}
+    merged = {entry.partition("=")[0]: entry for entry in environment}
+    for key, value in spec.environment.items():
+        merged[key] = f"{key}={value}"
+    if "PATH" not in names and "PATH" not in merged:
+        merged["PATH"] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    health = spec.health or (own.healthcheck if own else None)
+    return {
+        "Hostname": spec.hostname or view.id[:12],
+        "Domainname": spec.domainname,
+        "User": spec.user or (own.user if own else ""),
+        "AttachStdin": False,
+        "AttachStdout": False,
+        "AttachStderr": False,
+        "ExposedPorts": exposed,
+        "Tty": spec.tty,
+        "OpenStdin": spec.stdin_open,
+        "StdinOnce": spec.stdin_once,
+        "Env": list(merged.values()),
+        "Cmd": _listed(spec.command if spec.command is not None else _image_command(spec, own)),
+        "Healthcheck": healthcheck(health) if health is not None else None,
+        "Image": spec.image,
+        "Volumes": volumes or None,
+        "WorkingDir": spec.working_dir or (own.working_dir if own else ""),
+        "Entrypoint": _listed(_entrypoint(spec, own)),
+        "Labels": labels(spec, image),
+        "StopSignal": spec.stop_signal or (own.stop_signal if own else "") or "SIGTERM",
+        **({"StopTimeout": spec.stop_timeout} if spec.stop_timeout is not None else {}),
+    }
+
+
+def _entrypoint(spec: ContainerSpec, own: ImageConfig | None) -> tuple[str, ...] | None:
+    if spec.entrypoint is not None:
+        return spec.entrypoint
+    return own.entrypoint if own is not None else None
+
+
+def _image_command(spec: ContainerSpec, own: ImageConfig | None) -> tuple[str, ...] | None:
+    return own.cmd if own is not None and spec.entrypoint is None else None
+
+
+def _listed(words: Sequence[str] | None) -> list[str] | None:
+    return list(words) if words is not None else None
+
+
+def healthcheck(check: HealthCheck) -> dict[str, Any]:
+    return {
+        "Test": list(check.test),
+        "Interval": int(check.interval * _NANO),
+        "Timeout": int(check.timeout * _NANO),
+        "StartPeriod": int(check.start_period * _NANO),
+        "StartInterval": int(check.start_interval * _NANO),
+        "Retries": check.retries,
+    }
+
+
+def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:
+    return {**(image.config.labels if image is not None else {}), **spec.labels}
+
+
+def host_config(spec: ContainerSpec) -> dict[str, Any]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for port in spec.ports:
+        entry = {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""}
+        bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(entry)
+    security = ["no-new-privileges"] if spec.no_new_privileges else []
+    if spec.seccomp != "default":
+        security.append(f"seccomp={spec.seccomp}")
+    return {
+        "Binds": [bind_text(mount) for mount in spec.mounts if mount.create_source] or None,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": spec.log.driver,
+            "Config": {"max-size": str(spec.log.max_size), "max-file": str(spec.log.max_files)},
+        },
+        "NetworkMode": spec.network_mode,
+        "PortBindings": bindings,
+        "RestartPolicy": {"Name": spec.restart.mode, "MaximumRetryCount": spec.restart.max_retries},
+        "AutoRemove": spec.auto_remove,
+        "VolumesFrom": list(spec.volumes_from) or None,
+        "CapAdd": list(spec.cap_add) or None,
+        "CapDrop": list(spec.cap_drop) or None,
+        "CgroupnsMode": "private",
+        "Dns": list(spec.dns),
+        "DnsOptions": list(spec.dns_options),
+        "DnsSearch": list(spec.dns_search),
+        "ExtraHosts": list(spec.extra_hosts) or None,
+        "GroupAdd": list(spec.group_add) or None,
+        "IpcMode": spec.ipc_mode or "private",
+        "OomScoreAdj": spec.oom_score_adj,
+        "PidMode": spec.pid_mode,
+        "Privileged": spec.privileged,
+        "PublishAllPorts": spec.publish_all,
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": security or None,
+        "UTSMode": spec.uts_mode,
+        "UsernsMode": spec.userns_mode,
+        "ShmSize": spec.shm_size,
+        "Sysctls": dict(spec.sysctls),
+        "Tmpfs": {m.target: _tmpfs_text(m) for m in spec.mounts if m.kind == "tmpfs"},
+        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in spec.ulimits],
+        "Devices": [
+            {"PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access}
+            for d in spec.devices
+        ],
+        "Runtime": "hawse",
+        **resources(spec.resources),
+    }
+
+
+def resources(limits: Resources) -> dict[str, Any]:
+    return {
+        "Memory": limits.memory or 0,
+        "MemorySwap": limits.memory_swap or (2 * limits.memory if limits.memory else 0),
+        "MemoryReservation": limits.memory_reservation or 0,
+        "NanoCpus": round((limits.cpus or 0) * _NANO),
+        "CpuShares": limits.cpu_shares or 0,
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "PidsLimit": limits.pids,
+        "BlkioDeviceReadBps": _rates(limits.read_bps),
+        "BlkioDeviceWriteBps": _rates(limits.write_bps),
+        "BlkioDeviceReadIOps": _rates(limits.read_iops),
+        "BlkioDeviceWriteIOps": _rates(limits.write_iops),
+    }
+
+
+def _rates(rates: Sequence[DeviceRate]) -> list[dict[str, Any]] | None:
+    return [{"Path": rate.path, "Rate": rate.rate} for rate in rates] or None
+
+
+def bind_text(mount: Mount) -> str:
+    return f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")
+
+
+def _tmpfs_text(mount: Mount) -> str:
+    words = [*mount.tmpfs_options]
+    if mount.tmpfs_size:
+        words.append(f"size={mount.tmpfs_size}")
+    return ",".join(words)
+
+
+def mounts(record: ContainerRecord, paths: Paths | None) -> list[dict[str, Any]]:
+    """Binds and volumes; tmpfs mounts are in HostConfig."""
+    explicit = {mount.target: mount for mount in record.spec.mounts}
+    found = []
+    for target, name in record.volumes.items():
+        mount = explicit.get(target)
+        read_only = mount is not None and mount.read_only
+        found.append(
+            {
+                "Type": "volume",
+                "Name": name,
+                "Source": str(paths.volumes / name / "_data") if paths is not None else "",
+                "Destination": target,
+                "Driver": "local",
+                "Mode": "ro" if read_only else "z",
+                "RW": not read_only,
+                "Propagation": "",
+            }
+        )
+    for mount in record.spec.mounts:
+        if mount.kind == "bind":
+            found.append(
+                {
+                    "Type": "bind",
+                    "Source": mount.source,
+                    "Destination": mount.target,
+                    "Mode": "ro" if mount.read_only else "",
+                    "RW": not mount.read_only,
+                    "Propagation": mount.propagation,
+                }
+            )
+    return found
+
+
+def port_bindings(view: ContainerView, image: Image | None) -> dict[str, Any]:
+    """`NetworkSettings.Ports`: null for a port that is exposed and not published."""
+    found: dict[str, Any] = dict.fromkeys(_all_exposed(view.record.spec, image))
+    for port in view.ports:
+        key = f"{port.container_port}/{port.protocol}"
+        entry = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
+        found[key] = [*(found.get(key) or []), entry]
+    return found
+
+
+def _published(ports: Sequence[PortRecord]) -> list[dict[str, Any]]:
+    return [
+        {
+            "IP": port.host_ip or "0.0.0.0",
+            "PrivatePort": port.container_port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol,
+        }
+        for port in ports
+    ]
+
+
+def _exposed(spec: ContainerSpec, image: Image | None, ports: Sequence[PortRecord]) -> list[dict[str, Any]]:
+    published = {f"{port.container_port}/{port.protocol}" for port in ports}
+    found = []
+    for port in _all_exposed(spec, image):
+        number, _, protocol = port.partition("/")
+        if port not in published and number.isdigit():
+            found.append({"PrivatePort": int(number), "Type": protocol})
+    return found
+
+
+def _all_exposed(spec: ContainerSpec, image: Image | None) -> list[str]:
+    own = image.config.exposed_ports if image is not None else ()
+    mapped = [f"{port.container_port}/{port.protocol}" for port in spec.ports]
+    words = [port if "/" in port else f"{port}/tcp" for port in (*own, *spec.expose)]
+    return list(dict.fromkeys([*words, *mapped]))
+
+
+def _argv(spec: ContainerSpec, image: Image | None) -> tuple[str, ...]:
+    own = image.config if image is not None else None
+    entrypoint = _entrypoint(spec, own)
+    command = spec.command if spec.command is not None else _image_command(spec, own)
+    return (*(entrypoint or ()), *(command or ()))
+
+
+def _networks(view: ContainerView, networks: Mapping[str, NetworkRecord]) -> dict[str, Any]:
+    spec = view.record.spec
+    found: dict[str, Any] = {}
+    for endpoint in view.endpoints:
+        network = networks.get(endpoint.network)
+        if network is not None:
+            found[network.name] = endpoint_json(endpoint, network)
+    if found:
+        return found
+    if spec.network_mode in ("host", "none"):
+        names = [spec.network_mode]
+    elif spec.network_mode.startswith("container:"):
+        names = []
+    else:
+        first = "bridge" if spec.network_mode == "default" else spec.network_mode
+        names = [wanted.network for wanted in spec.networks] or [first]
+    by_name = {network.name: network for network in networks.values()}
+    return {name: _no_endpoint(by_name.get(name)) for name in names}
+
+
+def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str, Any]:
+    address, _, prefix = endpoint.ipv4.partition("/")
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None if network.default else list(endpoint.names),
+        "MacAddress": endpoint.mac,
+        "NetworkID": network.id,
+        "EndpointID": f"{network.id[:32]}{endpoint.container[:32]}",
+        "Gateway": network.gateway,
+        "IPAddress": address,
+        "IPPrefixLen": int(prefix or 0),
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DriverOpts": None,
+        "DNSNames": None if network.default else list(endpoint.names),
+    }
+
+
+def _no_endpoint(network: NetworkRecord | None) -> dict[str, Any]:
+    return {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": None,
+        "MacAddress": "",
+        "NetworkID": network.id if network is not None else "",
+        "EndpointID": "",
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DriverOpts": None,
+        "DNSNames": None,
+    }
+
+
+def _first_endpoint(view: ContainerView, networks: Mapping[str, NetworkRecord]) -> dict[str, Any]:
+    """The old place of the default network's address, which clients still read."""
+    for endpoint in view.endpoints:
+        network = networks.get(endpoint.network)
+        if network is not None and network.default:
+            shown = endpoint_json(endpoint, network)
+            return {
+                key: shown[key] for key in ("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID")
+            }
+    return {"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": "", "EndpointID": ""}
+
+
+def execution(view: ExecView) -> dict[str, Any]:
+    return {
+        "ID": view.id,
+        "Running": view.running,
+        "ExitCode": view.exit_code,
+        "ProcessConfig": {
+            "tty": view.tty,
+            "entrypoint": view.argv[0],
+            "arguments": list(view.argv[1:]),
+            "privileged": False,
+        },
+        "OpenStdin": view.stdin,
+        "OpenStderr": True,
+        "OpenStdout": True,
+        "CanRemove": not view.running,
+        "ContainerID": view.container,
+        "DetachKeys": "",
+        "Pid": view.pid,
+    }
+
+
+# images
+
+
+def image_summary(image: Image, users: int) -> dict[str, Any]:
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Created": _epoch(image.created),
+        "Size": image.size,
+        "SharedSize": -1,
+        "VirtualSize": image.size,
+        "Labels": dict(image.config.labels) or None,
+        "Containers": users,
+    }
+
+
+def image_inspect(image: Image) -> dict[str, Any]:
+    own = image.config
+    return {
+        "Id": image.id,
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": "",
+        "Comment": image.comment,
+        "Created": image.created or NEVER,
+        "DockerVersion": "",
+        "Author": image.author,
+        "Architecture": image.architecture,
+        "Variant": image.variant,
+        "Os": image.os,
+        "Size": image.size,
+        "VirtualSize": image.size,
+        "GraphDriver": {"Name": "overlay2", "Data": {}},
+        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
+        "Metadata": {"LastTagTime": stamp(image.added)},
+        "Config": {
+            "User": own.user,
+            "ExposedPorts": {port: {} for port in own.exposed_ports} or None,
+            "Env": list(own.env) or None,
+            "Entrypoint": _listed(own.entrypoint),
+            "Cmd": _listed(own.cmd),
+            "Volumes": {path: {} for path in own.volumes} or None,
+            "WorkingDir": own.working_dir,
+            "Labels": dict(own.labels) or None,
+            "StopSignal": own.stop_signal,
+            "Healthcheck": healthcheck(own.healthcheck) if own.healthcheck is not None else None,
+            "Shell": list(own.shell) or None,
+            "OnBuild": list(own.onbuild) or None,
+        },
+    }
+
+
+def image_history(image: Image) -> list[dict[str, Any]]:
+    steps = list(zip(image.history, image.history_sizes, strict=True))
+    found: list[dict[str, Any]] = [
+        {
+            "Id": "<missing>",
+            "Created": _epoch(step.created),
+            "CreatedBy": step.created_by,
+            "Comment": step.comment,
+            "Size": size,
+            "Tags": None,
+        }
+        for step, size in reversed(steps)
+    ]
+    if found:
+        found[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None}
+    return found
+
+
+def _epoch(text: str) -> int:
+    try:
+        return int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return 0
+
+
+# networks and volumes
+
+
+def network(record: NetworkRecord, members: Sequence[tuple[EndpointRecord, str]]) -> dict[str, Any]:
+    """`members` are the endpoints with the names of their containers."""
+    pool = {"Subnet": record.subnet, "Gateway": record.gateway, "IPRange": record.ip_range}
+    return {
+        "Name": record.name,
+        "Id": record.id,
+        "Created": stamp(record.created),
+        "Scope": "local",
+        "Driver": "null" if record.driver == "none" else record.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "IPAM": {
+            "Driver": "default",
+            "Options": None,
+            "Config": [{key: value for key, value in pool.items() if value}] if record.subnet else [],
+        },
+        "Internal": record.internal,
+        "Attachable": False,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {
+            endpoint.container: {
+                "Name": name,
+                "EndpointID": f"{record.id[:32]}{endpoint.container[:32]}",
+                "MacAddress": endpoint.mac,
+                "IPv4Address": endpoint.ipv4,
+                "IPv6Address": "",
+            }
+            for endpoint, name in members
+        },
+        "Options": dict(record.options),
+        "Labels": dict(record.labels),
+    }
+
+
+def volume(info: VolumeInfo) -> dict[str, Any]:
+    return {
+        "Name": info.spec.name,
+        "Driver": info.spec.driver,
+        "Mountpoint": str(info.path),
+        "CreatedAt": stamp(info.created).split(".")[0] + "Z",
+        "Labels": dict(info.spec.labels) or None,
+        "Scope": "local",
+        "Options": dict(info.spec.options) or None,
+    }
+
+
+# events
+
+
+def event(happened: Event) -> dict[str, Any]:
+    attributes = dict(happened.attributes)
+    old_names = {"status": happened.action, "id": happened.id}
+    if happened.kind == "container":
+        old_names["from"] = attributes.get("image", "")
+    return {
+        **(old_names if happened.kind in ("container", "image") else {}),
+        "Type": happened.kind,
+        "Action": happened.action,
+        "Actor": {"ID": happened.id, "Attributes": attributes},
+        "scope": "local",
+        "time": int(happened.time),
+        "timeNano": int(happened.time * _NANO),
+    }
