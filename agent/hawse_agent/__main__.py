@@ -1,4 +1,4 @@
-"""`hawse-agent`: daemon, dial, doctor, reset, version; `zygote` and `task` are for the daemon alone.
+"""`hawse-agent`: daemon, dial, doctor, reset, version; `zygote` is for the daemon alone.
 
 Dispatches before anything is imported: `dial` runs once for every connection of a controller.
 """
@@ -22,7 +22,6 @@ FLAGS = {
     "daemon": {"--root": True, "--socket": True, "--ready-fd": True},
     "dial": {"--root": True},
     "zygote": {"--fd": True},
-    "task": {},
     "doctor": {"--json": False, "--root": True},
     "reset": {"--root": True, "--volumes": False},
     "version": {"--json": False},
@@ -85,10 +84,6 @@ def _dispatch(command: str, options: dict[str, str]) -> int:
         from hawse_agent import zygote_main
 
         return zygote_main.main(int(options["--fd"]))
-    if command == "task":
-        from hawse_agent.provision import helper
-
-        return helper.main()
     if command == "daemon":
         from hawse_agent import daemon
 

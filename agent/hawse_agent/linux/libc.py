@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 from hawse_agent.linux import syscalls
 
@@ -16,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
-Argument = int | bytes | ctypes.Array[ctypes.c_char] | ctypes.Structure | None
+Argument = int | bytes | ctypes.Array[Any] | ctypes.Structure | None
 
 
 def syscall(name: str, *args: Argument, what: str = "") -> int:
@@ -42,7 +43,7 @@ def error(what: str) -> OSError:
 
 def _as_register(
     value: Argument,
-) -> ctypes.c_long | ctypes.c_char_p | ctypes.c_void_p | ctypes.Array[ctypes.c_char] | object:
+) -> ctypes.c_long | ctypes.c_char_p | ctypes.c_void_p | object:
     """Variadic arguments are passed as C int unless told otherwise, which would cut 64-bit values."""
     if value is None:
         return ctypes.c_void_p(None)

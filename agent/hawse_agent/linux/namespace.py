@@ -12,6 +12,7 @@ import signal
 
 from hawse_agent.linux import libc, syscalls
 
+CLONE_FS = 0x00000200
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
 CLONE_NEWNS = 0x00020000

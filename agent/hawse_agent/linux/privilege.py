@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
+from collections.abc import Sequence
 
 from hawse_agent.linux import libc
 
@@ -148,6 +150,20 @@ def die_with_parent() -> None:
 
 def set_child_subreaper() -> None:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, what="PR_SET_CHILD_SUBREAPER")
+
+
+def set_file_identity(uid: int, gid: int, groups: Sequence[int]) -> None:
+    """From now on this thread, and it alone, reaches files as that user: no capability is left to it.
+
+    Real, effective and saved ids stay, so the user can neither signal nor trace the process.
+    """
+    libc.syscall("setgroups", len(groups), (ctypes.c_uint32 * len(groups))(*groups), what="setgroups")
+    libc.syscall("setfsgid", gid)
+    libc.syscall("setfsuid", uid)
+    capset(0, 0, 0)
+    for name, wanted in (("setfsgid", gid), ("setfsuid", uid)):
+        if libc.syscall(name, -1) != wanted:  # the only way to learn that the call above was refused
+            raise PermissionError(errno.EPERM, f"{name} {wanted}: {os.strerror(errno.EPERM)}")
 
 
 def set_name(name: str) -> None:

@@ -1,161 +1,290 @@
-"""copy and template: a file with this content, written beside its place and put there by rename."""
+"""copy and template: that a file has this content.
+
+The new content is written beside the file and put into place by one rename: a reader sees the old file or the
+new one. Works as the task's user; only a blob, which is the daemon's, is opened before.
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
+import io
 import os
+import re
+import secrets
 import shlex
+import shutil
 import stat
-import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any
 
-from hawse_agent.errors import InputError, OutOfSpace, TaskFailed
+from hawse_agent.errors import InputError, NotFound, TaskFailed
 from hawse_agent.plan.operations import Change
-from hawse_agent.provision import attributes, process, texts, users
-from hawse_agent.provision.attributes import Wanted
-from hawse_agent.provision.module import UNCHANGED, Context, ItemPlan, Result, Tell
+from hawse_agent.provision import attributes, modes, process, users
+from hawse_agent.provision.attributes import Attributes
+from hawse_agent.provision.diff import LIMIT, unified
+from hawse_agent.provision.file import expand, temporary_beside
+from hawse_agent.provision.item import HIDDEN, Context, ItemPlan, Tell
+from hawse_agent.provision.users import UMASK, Account
 from hawse_agent.spec.task import CopyArguments, TemplateArguments
 
 Arguments = CopyArguments | TemplateArguments
-NEW_MODE = 0o644
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_KEPT_XATTRS = ("user.", "system.posix_acl_access", "security.selinux")
+_NEW_MODE = 0o666 & ~UMASK
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What the file shall hold. A blob is not here yet when a plan is made: its digest is enough for that."""
+
+    sha256: str
+    open: Callable[[], IO[bytes]]
+    data: bytes | None = None
+    """When it is short enough to be shown."""
+    name: str = ""
+    mode: int | None = None
+    """Of a file of this host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    dest: str
+    found: os.stat_result | None
+    want: Attributes
+    rewrite: bool
+    changes: tuple[Change, ...] = ()
+    diff: str = ""
 
 
 def plan(args: Arguments, context: Context) -> ItemPlan:
-    dest = _destination(args)
-    content, _ = _content(args, context)
-    before = _read(dest)
-    if before is not None and not args.force:
-        return UNCHANGED
-    changes = []
-    diff = ""
-    if before != content:
-        changes.append(Change(field="content", old=texts.describe(before), new=texts.describe(content)))
-        diff = "" if context.no_log else texts.unified(before, content, dest)
-    if before is not None:
-        changes += attributes.differences(dest, _wanted(args, context))
-    if not changes:
-        return UNCHANGED
-    return ItemPlan(changed=True, changes=tuple(changes), diff=diff)
+    _check(args)
+    user = users.account(context.user)
+
+    def compare() -> _Comparison:
+        return _compare(args, context, user, _content(args, context, user))
+
+    seen = users.as_user(user, compare)
+    return ItemPlan(changed=bool(seen.changes), changes=seen.changes, diff=seen.diff)
 
 
-def apply(args: Arguments, context: Context, tell: Tell) -> Result:
-    dest = _destination(args)
-    content, _ = _content(args, context)
-    wanted = _wanted(args, context)
-    before = _read(dest)
-    result: Result = {"changed": False, "dest": dest, "size": len(content)}
-    if before is not None and not args.force:
-        return result
+def apply(args: Arguments, context: Context, tell: Tell) -> dict[str, Any]:
+    _check(args)
+    user = users.account(context.user)
+    backup = ""
+    with ExitStack() as stack:
+        blob = stack.enter_context(_open_blob(args, context)) if args.content_blob else None
+
+        def begin() -> tuple[_Comparison, str]:
+            content = _content(args, context, user)
+            seen = _compare(args, context, user, content)
+            return seen, _write_beside(seen, content, blob) if seen.rewrite else ""
+
+        seen, fresh = users.as_user(user, begin)
+        if fresh:
+            try:
+                if args.validate:
+                    _validate(args.validate, fresh, user, context)
+                backup = users.as_user(user, lambda: _place(fresh, seen, keep=args.backup))
+            except BaseException:
+                users.as_user(user, lambda: os.unlink(fresh))
+                raise
+        elif seen.changes:
+            users.as_user(user, lambda: attributes.apply(seen.dest, seen.want, follow=args.follow))
+    return users.as_user(user, lambda: _result(seen, context, backup))
+
+
+def _check(args: Arguments) -> None:
+    if not args.dest:
+        raise InputError("a destination is needed ('dest')")
+    if args.mode and args.mode != "preserve":
+        modes.check(args.mode)
+    if args.mode == "preserve" and not isinstance(args, CopyArguments):
+        raise InputError("mode 'preserve' belongs to module copy")
+    if args.validate and "%s" not in args.validate:
+        raise InputError("'validate' needs %s, where the name of the new file goes")
+    source = args.src if isinstance(args, CopyArguments) and args.remote_src else ""
+    if sum((args.content_b64 is not None, bool(args.content_blob), bool(source))) != 1:
+        raise InputError("a file has exactly one content: 'content', or a 'src'")
+    if args.content_blob and not _DIGEST.fullmatch(args.content_blob):
+        raise InputError(f"not a digest: {args.content_blob!r}")
+
+
+def _content(args: Arguments, context: Context, user: Account) -> _Content:
+    """Run as the user, who must be able to read the source."""
+    if args.content_b64 is not None:
+        try:
+            data = base64.b64decode(args.content_b64, validate=True)
+        except binascii.Error as error:
+            raise InputError(f"'content_b64' is not base64: {error}") from None
+        digest = hashlib.sha256(data).hexdigest()
+        return _Content(sha256=digest, data=data, open=lambda: io.BytesIO(data))
+    if match := _DIGEST.fullmatch(args.content_blob):
+        return _Content(sha256=match[1], open=lambda: _open_blob(args, context))
+    assert isinstance(args, CopyArguments)
+    source = expand(args.src, user.home)
+    found = os.stat(source)
+    if not stat.S_ISREG(found.st_mode):
+        raise TaskFailed(f"{source} is no regular file; only files are copied on a host")
+    return _Content(
+        sha256=_sha256(source),
+        open=lambda: open(source, "rb"),
+        data=_short(source, found.st_size),
+        name=os.path.basename(source),
+        mode=stat.S_IMODE(found.st_mode),
+    )
+
+
+def _open_blob(args: Arguments, context: Context) -> IO[bytes]:
+    """Run as the daemon."""
     try:
-        if before != content:
-            if before is not None and args.backup:
-                result["backup_file"] = _backup(dest, before)
-            _write(dest, content, wanted, args.validate, context)
-            result["changed"] = True
-        elif attributes.apply(dest, wanted):
-            result["changed"] = True
-    except OSError as error:
-        if error.errno == 28:
-            raise OutOfSpace(f"{dest}: no space left; the old file is as it was") from error
-        raise TaskFailed(f"{error.filename or dest}: {error.strerror}") from error
+        return (context.blobs / args.content_blob.removeprefix("sha256:")).open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"the content of {args.dest} was not sent ({args.content_blob})") from None
+
+
+def _compare(args: Arguments, context: Context, user: Account, content: _Content) -> _Comparison:
+    dest = _destination(args, user, content)
+    found = attributes.look(dest)
+    mode = args.mode
+    if mode == "preserve":
+        mode = modes.show(content.mode) if content.mode is not None else ""
+    want = attributes.wanted(mode, args.owner, args.group)
+    if found is not None and not args.force:
+        return _Comparison(dest=dest, found=found, want=want, rewrite=False)
+    now = attributes.kind(found)
+    if now not in ("file", "link", "absent"):
+        hint = "end it with / to put the file into it" if now == "directory" else ""
+        raise TaskFailed(f"{dest} is a {now if now == 'directory' else 'special file'}", hint=hint)
+    old = _sha256(dest) if now == "file" else ""
+    changes = [] if old == content.sha256 else [_content_change(now, old, content.sha256, context)]
+    rewrite = bool(changes)
+    if found is not None and now == "file":
+        changes += attributes.differences(want, found)
+    diff = _diff(dest, found, content) if rewrite and not context.no_log else ""
+    return _Comparison(dest=dest, found=found, want=want, rewrite=rewrite, changes=tuple(changes), diff=diff)
+
+
+def _destination(args: Arguments, user: Account, content: _Content) -> str:
+    dest = expand(args.dest, user.home)
+    if args.dest.endswith("/") or (content.name and os.path.isdir(dest)):
+        if not content.name:
+            raise InputError(f"{args.dest} names a directory, and the content has no name of its own")
+        dest = os.path.join(dest, content.name)
+    return os.path.realpath(dest) if args.follow else dest
+
+
+def _content_change(now: str, old: str, new: str, context: Context) -> Change:
+    if context.no_log:
+        return Change(field="content", old=HIDDEN, new=HIDDEN)
+    return Change(field="content", old=f"sha256 {old[:12]}" if old else now, new=f"sha256 {new[:12]}")
+
+
+def _diff(dest: str, found: os.stat_result | None, content: _Content) -> str:
+    regular = found is not None and stat.S_ISREG(found.st_mode)
+    before = _short(dest, found.st_size) if found is not None and regular else b""
+    if before is None or content.data is None:
+        return f"{dest}: too long to show\n"
+    return unified(before if regular else None, content.data, dest)
+
+
+def _write_beside(seen: _Comparison, content: _Content, blob: IO[bytes] | None) -> str:
+    """A complete file with the attributes that it shall have. Removed again when that fails."""
+    fresh = temporary_beside(seen.dest)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(fresh, flags, 0o600)
+    except FileNotFoundError:
+        raise TaskFailed(f"there is no directory {os.path.dirname(seen.dest)}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as out, blob or content.open() as source:
+            shutil.copyfileobj(source, out, 1 << 20)
+            out.flush()
+            _take_over(descriptor, seen)
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(fresh)
+        raise
+    return fresh
+
+
+def _take_over(descriptor: int, seen: _Comparison) -> None:
+    """Owner, extended attributes and mode: those wanted, else those of the file that is replaced."""
+    own = os.fstat(descriptor)
+    old = seen.found if seen.found is not None and stat.S_ISREG(seen.found.st_mode) else None
+    uid, gid = (own.st_uid, own.st_gid) if old is None else (old.st_uid, old.st_gid)
+    uid = uid if seen.want.uid is None else seen.want.uid
+    gid = gid if seen.want.gid is None else seen.want.gid
+    if (uid, gid) != (own.st_uid, own.st_gid):
+        os.chown(descriptor, uid, gid)
+    mode = _NEW_MODE
+    if old is not None:
+        mode = stat.S_IMODE(old.st_mode)
+        for name in os.listxattr(seen.dest):
+            if name.startswith(_KEPT_XATTRS):
+                os.setxattr(descriptor, name, os.getxattr(seen.dest, name))
+    if seen.want.mode:
+        mode = modes.resolve(seen.want.mode, mode, directory=False, umask=UMASK)
+    os.chmod(descriptor, mode)
+
+
+def _validate(command: str, fresh: str, user: Account, context: Context) -> None:
+    try:
+        argv = [word.replace("%s", fresh) for word in shlex.split(command)]
+    except ValueError as error:
+        raise InputError(f"'validate' is not a command line: {error}") from None
+    done = process.run(argv, user, environment=context.environment)
+    if done.rc:
+        said = (done.stderr or done.stdout).decode(errors="backslashreplace").strip()
+        result = {"changed": False, "rc": done.rc, "stdout": "", "stderr": "" if context.no_log else said}
+        last = "" if context.no_log or not said else f": {said.splitlines()[-1][:200]}"
+        raise TaskFailed(f"the new content is not valid (exit status {done.rc}){last}", result=result)
+
+
+def _place(fresh: str, seen: _Comparison, *, keep: bool) -> str:
+    """The name under which the old file is kept, if it is."""
+    backup = ""
+    if keep and seen.found is not None:
+        stamp = time.strftime("%Y-%m-%d@%H:%M:%S")
+        backup = f"{seen.dest}.{stamp}.{secrets.token_hex(2)}~"
+        os.link(seen.dest, backup, follow_symlinks=False)
+    os.rename(fresh, seen.dest)
+    return backup
+
+
+def _result(seen: _Comparison, context: Context, backup: str) -> dict[str, Any]:
+    result = {
+        "changed": bool(seen.changes),
+        "dest": seen.dest,
+        "path": seen.dest,
+        **attributes.describe(seen.dest),
+        "checksum": _sha1(seen.dest),
+    }
+    if seen.diff:
+        result["diff"] = {"prepared": seen.diff}
+    if backup:
+        result["backup_file"] = backup
     return result
 
 
-def _destination(args: Arguments) -> str:
-    dest = args.dest
-    if not dest.startswith("/"):
-        raise InputError(f"dest must be absolute: {dest!r}")
-    source = args.src if isinstance(args, CopyArguments) else ""
-    if dest.endswith("/") or os.path.isdir(dest):
-        if not source:
-            raise TaskFailed(f"dest {dest} is a directory; name the file")
-        dest = os.path.join(dest, os.path.basename(source))
-    if args.follow:
-        return os.path.realpath(dest)
-    return dest
-
-
-def _content(args: Arguments, context: Context) -> tuple[bytes, int]:
-    """And the mode that a new file has by default."""
-    if args.content_b64 is not None:
-        return base64.b64decode(args.content_b64), NEW_MODE
-    if args.content_blob:
-        return (context.blobs / args.content_blob.removeprefix("sha256:")).read_bytes(), NEW_MODE
-    if isinstance(args, CopyArguments) and args.remote_src and args.src:
-        try:
-            with open(args.src, "rb") as file:
-                return file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        except OSError as error:
-            raise TaskFailed(f"src {args.src}: {error.strerror}") from error
-    raise InputError("there is no content to write")
-
-
-def _wanted(args: Arguments, context: Context) -> Wanted:
-    mode = args.mode
-    if mode == "preserve":
-        if not isinstance(args, CopyArguments) or not args.remote_src:
-            raise InputError("mode: preserve is for files of the host (remote_src)")
-        mode = f"{_content(args, context)[1]:04o}"
-    return Wanted(mode=mode, owner=args.owner, group=args.group)
-
-
-def _read(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
+def _short(path: str, size: int) -> bytes | None:
+    if size > LIMIT:
         return None
-    except OSError as error:
-        raise TaskFailed(f"{path}: {error.strerror}") from error
+    with open(path, "rb") as file:
+        return file.read(LIMIT)
 
 
-def _write(dest: str, content: bytes, wanted: Wanted, validate: str, context: Context) -> None:
-    """All or nothing: the new file is complete, has its owner and mode, and is valid before it is there."""
-    directory = os.path.dirname(dest)
-    if not os.path.isdir(directory):
-        raise TaskFailed(f"the directory {directory} is not there")
-    fd, partial = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(dest)}.")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            old = os.stat(dest)
-        except FileNotFoundError:
-            os.chmod(partial, NEW_MODE)
-        else:
-            os.chmod(partial, stat.S_IMODE(old.st_mode))
-            status = os.stat(partial)
-            if (old.st_uid, old.st_gid) != (status.st_uid, status.st_gid):
-                os.chown(partial, old.st_uid, old.st_gid)
-        attributes.apply(partial, wanted)
-        if validate:
-            _validate(validate, partial, context)
-        os.rename(partial, dest)
-    except BaseException:
-        os.unlink(partial)
-        raise
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _validate(command: str, path: str, context: Context) -> None:
-    if "%s" not in command:
-        raise InputError(f"validate needs %s where the new file's name goes: {command!r}")
-    argv = [word.replace("%s", path) for word in shlex.split(command)]
-    done = process.run(argv, env=users.environment(users.find(context.user), context.environment))
-    if done.code != 0:
-        raise TaskFailed(
-            f"the new content is not valid: {argv[0]} ended with {done.code}; the old file is as it was",
-            result={"rc": done.code, "stdout": done.stdout, "stderr": done.stderr},
-        )
-
-
-def _backup(dest: str, content: bytes) -> str:
-    name = f"{dest}.{os.getpid()}.{time.strftime('%Y-%m-%d@%H:%M:%S~')}"
-    status = os.stat(dest)
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    os.chown(name, status.st_uid, status.st_gid)
-    os.chmod(name, stat.S_IMODE(status.st_mode))
-    return name
+def _sha1(path: str) -> str:
+    """What Ansible calls `checksum`."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -1,192 +1,231 @@
-"""file: directories, links, attributes, and what shall not be there.
+"""file: that a file, directory or link is there, or is not, and whose it is.
 
-`_steps` is the comparison: differences, each with what removes it. `plan` shows them, `apply` does them.
+Works as the task's user. A tree is walked by descriptors and never through a link.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Any
 
 from hawse_agent.errors import InputError, TaskFailed
 from hawse_agent.plan.operations import Change
-from hawse_agent.provision import attributes
-from hawse_agent.provision.attributes import Wanted
-from hawse_agent.provision.module import UNCHANGED, Context, ItemPlan, Result, Tell
+from hawse_agent.provision import attributes, modes, users
+from hawse_agent.provision.attributes import Attributes, Kind
+from hawse_agent.provision.item import Context, ItemPlan, Step, Tell, Work, carry_out, plan_of
+from hawse_agent.provision.users import Account
 from hawse_agent.spec.task import FileArguments
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    change: Change
-    do: Callable[[], object]
-
-
-class _Missing(TaskFailed):
-    """What shall get attributes is not there: at planning time an earlier task may still make it."""
-
-
 def plan(args: FileArguments, context: Context) -> ItemPlan:
-    try:
-        changes = tuple(step.change for step in _steps(args))
-    except _Missing as error:
-        return ItemPlan(changed=True, unknown=True, reason=error.message)
-    return ItemPlan(changed=True, changes=changes) if changes else UNCHANGED
+    _check(args)
+    user = users.account(context.user)
+    return users.as_user(user, lambda: plan_of(_work(args, user), context))
 
 
-def apply(args: FileArguments, context: Context, tell: Tell) -> Result:
-    changed = False
-    try:
-        for step in _steps(args):
-            step.do()
-            changed = True
-    except OSError as error:
-        raise TaskFailed(f"{error.filename or args.path}: {error.strerror}") from error
-    result: Result = {"changed": changed, "path": args.path, "state": _kind(args.path)}
-    if args.state in ("link", "hard"):
-        result |= {"dest": args.path, "src": args.src}
-    return result
+def apply(args: FileArguments, context: Context, tell: Tell) -> dict[str, Any]:
+    _check(args)
+    user = users.account(context.user)
+    return users.as_user(user, lambda: carry_out(_work(args, user), context))
 
 
-def _steps(args: FileArguments) -> Iterator[Step]:
-    """In order; a step is looked for only once those before it are done (or, in a plan, would be)."""
-    if not args.path.startswith("/"):
-        raise InputError(f"file: path must be absolute: {args.path!r}")
-    wanted = Wanted(mode=args.mode, owner=args.owner, group=args.group)
-    path, kind = args.path, _kind(args.path)
-    state = args.state or ("directory" if args.recurse and kind == "absent" else "")
-    if args.recurse and state not in ("directory", "") and kind != "directory":
-        raise InputError("file: recurse is for directories")
-    if state == "absent":
-        if kind != "absent":
-            yield Step(change=Change(field="state", old=kind, new="absent"), do=lambda: _remove(path, kind))
-        return
-    if state in ("link", "hard"):
-        yield from _link(args, kind, wanted, hard=state == "hard")
-        return
-    if state == "directory":
-        if kind == "absent":
-            yield Step(
-                change=Change(field="state", old="absent", new="directory"),
-                do=lambda: _make_directories(path, wanted),
-            )
-            return
-        if _kind(os.path.realpath(path) if args.follow else path) != "directory":
-            raise TaskFailed(f"{path} is there already and is no directory, but a {kind}")
-    elif state == "touch":
-        yield Step(
-            change=Change(field="state" if kind == "absent" else "times", old=kind, new="touch"),
-            do=lambda: _touch(path, wanted),
+def _check(args: FileArguments) -> None:
+    if not args.path:
+        raise InputError("module file needs a path")
+    if args.state in ("link", "hard") and not args.src:
+        raise InputError(f"state {args.state} needs 'src', what the link points to")
+    if args.src and args.state not in ("link", "hard"):
+        raise InputError("'src' belongs to state link or hard")
+    if args.recurse and args.state not in ("directory", None):
+        raise InputError("'recurse' belongs to state directory")
+    if args.mode:
+        modes.check(args.mode)
+
+
+def _work(args: FileArguments, user: Account) -> Work:
+    path = expand(args.path, user.home)
+    state = args.state or _state_of(path, args.recurse)
+    want = Attributes() if state == "absent" else attributes.wanted(args.mode, args.owner, args.group)
+    steps = _STATES[state](path, want, args)
+
+    def describe() -> dict[str, Any]:
+        about = {"path": path, "dest": path, **attributes.describe(path)}
+        return {**about, "src": args.src} if args.src else about
+
+    return Work(steps=tuple(steps), describe=describe)
+
+
+def expand(path: str, home: str) -> str:
+    """`~` is the home of the task's user; a relative path starts there too."""
+    if path == "~" or path.startswith("~/"):
+        path = home + path[1:]
+    joined = os.path.join(home, path)
+    return joined if joined == "/" else joined.rstrip("/")
+
+
+def _state_of(path: str, recurse: bool) -> str:
+    now = attributes.kind(attributes.look(path))
+    if now == "absent":
+        return "directory" if recurse else "file"
+    return "file" if now == "other" else now
+
+
+def _file(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    found = attributes.look(path, follow=args.follow)
+    now = attributes.kind(found)
+    if found is None:
+        raise TaskFailed(
+            f"{path} is not there", hint="state touch creates an empty file, copy one with content"
         )
-        return
-    elif kind == "absent":
-        raise _Missing(f"{path} is not there", result={"path": path, "state": "absent"})
-    elif state == "file" and _kind(os.path.realpath(path)) != "file":
-        raise TaskFailed(f"{path} is a {kind}, no file")
-    yield from _attributes(path, wanted, args)
+    if now == "directory":
+        raise TaskFailed(f"{path} is a directory")
+    return attributes.steps(path, want, found, follow=args.follow)
 
 
-def _attributes(path: str, wanted: Wanted, args: FileArguments) -> Iterator[Step]:
-    changes = attributes.differences(path, wanted, follow=args.follow)
-    for index, change in enumerate(changes):
-        do = (lambda: attributes.apply(path, wanted, follow=args.follow)) if index == 0 else _nothing
-        yield Step(change=change, do=do)
-    if not args.recurse:
-        return
-    for directory, names, files in os.walk(path):
-        for name in [*names, *files]:
-            inner = os.path.join(directory, name)
-            for change in attributes.differences(inner, wanted, follow=False):
-                named = Change(
-                    field=f"{change.field} of {os.path.relpath(inner, path)}", old=change.old, new=change.new
-                )
-                yield Step(change=named, do=_applier(inner, wanted))
+def _directory(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    found = attributes.look(path, follow=args.follow)
+    now = attributes.kind(found)
+    if found is None:
+        return [_to(now, "directory", lambda: _make_directories(path, want))]
+    if now != "directory":
+        raise TaskFailed(f"{path} is there and is no directory ({now})")
+    steps = attributes.steps(path, want, found, follow=args.follow)
+    if args.recurse and (below := sum(1 for _ in _differing(path, want))):
+        change = Change(field="below", old=f"{below} with other attributes", new="the same")
+        steps.append(Step(change=change, fix=lambda: _apply_below(path, want)))
+    return steps
 
 
-def _applier(path: str, wanted: Wanted) -> Callable[[], object]:
-    return lambda: attributes.apply(path, wanted, follow=False)
+def _link(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    found = attributes.look(path)
+    now = attributes.kind(found)
+    target = os.path.join(os.path.dirname(path), args.src)
+    if not args.force and attributes.look(target, follow=True) is None:
+        raise TaskFailed(f"{target} is not there to be linked to", hint="`force: true` links all the same")
+    if now == "link" and os.readlink(path) == args.src:
+        assert found is not None
+        return attributes.steps(path, Attributes(uid=want.uid, gid=want.gid), found, follow=False)
+    old = f"link to {os.readlink(path)}" if now == "link" else _replaceable(path, now, args)
+
+    def make(fresh: str) -> None:
+        os.symlink(args.src, fresh)
+        attributes.apply(fresh, Attributes(uid=want.uid, gid=want.gid), follow=False)
+
+    return [_to(old, f"link to {args.src}", lambda: _replace(path, now, make))]
 
 
-def _nothing() -> None:
-    """The step before has done it."""
+def _hard(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    source = os.path.join(os.path.dirname(path), args.src)
+    other = attributes.look(source)
+    if other is None:
+        raise TaskFailed(f"{source} is not there to be linked to")
+    found = attributes.look(path)
+    if found is not None and (found.st_dev, found.st_ino) == (other.st_dev, other.st_ino):
+        return attributes.steps(path, want, found, follow=False)
+    now = attributes.kind(found)
+    old = _replaceable(path, now, args)
+
+    def make(fresh: str) -> None:
+        os.link(source, fresh, follow_symlinks=False)
+        attributes.apply(fresh, want, follow=False)
+
+    return [_to(old, f"hard link to {args.src}", lambda: _replace(path, now, make))]
 
 
-def _link(args: FileArguments, kind: str, wanted: Wanted, *, hard: bool) -> Iterator[Step]:
-    if not args.src:
-        raise InputError(f"file: state {args.state} needs src")
-    target = (
-        args.src if hard or os.path.isabs(args.src) else os.path.join(os.path.dirname(args.path), args.src)
-    )
-    if not args.force and not os.path.exists(target):
-        raise _Missing(f"src {args.src} is not there", result={"path": args.path, "src": args.src})
-    if hard:
-        same = kind == "file" and os.path.samefile(args.path, args.src)
-        old = kind
-    else:
-        same = kind == "link" and os.readlink(args.path) == args.src
-        old = os.readlink(args.path) if kind == "link" else kind
-    if not same:
-        if kind not in ("absent", "link") and not args.force:
-            raise TaskFailed(f"{args.path} is there already and is a {kind}; force replaces it")
-        if kind == "directory":
-            raise TaskFailed(f"{args.path} is a directory: it is not replaced by a link")
-        yield Step(
-            change=Change(field="src", old=old, new=args.src),
-            do=lambda: _replace_by_link(args.src, args.path, hard=hard),
-        )
-    elif wanted.owner or wanted.group:
-        for change in attributes.differences(args.path, wanted, follow=hard):
-            yield Step(change=change, do=lambda: attributes.apply(args.path, wanted, follow=hard))
+def _absent(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    now = attributes.kind(attributes.look(path))
+    if now == "absent":
+        return []
+    if path == "/":
+        raise InputError("the root directory is not removed")
+    return [_to(now, "absent", lambda: shutil.rmtree(path) if now == "directory" else os.unlink(path))]
 
 
-def _replace_by_link(source: str, path: str, *, hard: bool) -> None:
-    partial = f"{path}.hawse-new"
-    if os.path.lexists(partial):
-        os.unlink(partial)
-    if hard:
-        os.link(source, partial)
-    else:
-        os.symlink(source, partial)
-    os.rename(partial, path)
+def _touch(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    found = attributes.look(path, follow=args.follow)
+    if found is None:
+        return [_to("absent", "file", lambda: _create(path, want))]
+    change = Change(field="times", old="earlier", new="now")
+    touch = Step(change=change, fix=lambda: os.utime(path, follow_symlinks=args.follow))
+    return [touch, *attributes.steps(path, want, found, follow=args.follow)]
 
 
-def _make_directories(path: str, wanted: Wanted) -> None:
-    """Attributes go to every directory that is made on the way, as with Ansible."""
-    made = []
-    current = path
-    while not os.path.lexists(current):
-        made.append(current)
-        current = os.path.dirname(current)
-    for directory in reversed(made):
+_STATES: dict[str, Callable[[str, Attributes, FileArguments], list[Step]]] = {
+    "file": _file,
+    "directory": _directory,
+    "link": _link,
+    "hard": _hard,
+    "absent": _absent,
+    "touch": _touch,
+}
+
+
+def _to(old: str, new: str, fix: Callable[[], None]) -> Step:
+    return Step(change=Change(field="state", old=old, new=new), fix=fix)
+
+
+def _create(path: str, want: Attributes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(path, flags, 0o666))
+    attributes.apply(path, want, follow=False)
+
+
+def _make_directories(path: str, want: Attributes) -> None:
+    """Parents too; what is new gets the attributes."""
+    missing = []
+    while attributes.look(path, follow=True) is None:
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
         os.mkdir(directory, 0o777)
-        attributes.apply(directory, wanted)
+        attributes.apply(directory, want, follow=False)
 
 
-def _touch(path: str, wanted: Wanted) -> None:
-    if not os.path.lexists(path):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-    else:
-        os.utime(path)
-    attributes.apply(path, wanted)
+def _replaceable(path: str, now: Kind, args: FileArguments) -> str:
+    """What is in the way of a link, if it may go."""
+    if now in ("absent", "link"):
+        return now
+    if not args.force:
+        raise TaskFailed(f"{path} is there and is no link ({now})", hint="`force: true` replaces it")
+    if now == "directory" and os.listdir(path):
+        raise TaskFailed(f"{path} is a directory and not empty; it is not replaced by a link")
+    return now
 
 
-def _remove(path: str, kind: str) -> None:
-    if kind == "directory":
-        shutil.rmtree(path)
-    else:
-        os.unlink(path)
-
-
-def _kind(path: str) -> str:
-    """absent, directory, link, file; anything else by its own name."""
+def _replace(path: str, now: Kind, make: Callable[[str], None]) -> None:
+    """Put something new in place by one rename, so that the path is never missing."""
+    fresh = temporary_beside(path)
+    make(fresh)
     try:
-        mode = os.lstat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "absent"
-    for name, test in (("link", stat.S_ISLNK), ("directory", stat.S_ISDIR), ("file", stat.S_ISREG)):
-        if test(mode):
-            return name
-    return "special file"
+        if now == "directory":
+            os.rmdir(path)
+        os.rename(fresh, path)
+    except OSError:
+        os.unlink(fresh)
+        raise
+
+
+def temporary_beside(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name[:200]}.hawse-{secrets.token_hex(6)}")
+
+
+def _differing(path: str, want: Attributes) -> Iterator[tuple[str, int]]:
+    """What lies below and has other attributes: its name and an open directory."""
+    for _top, directories, files, descriptor in os.fwalk(path, onerror=_stop):
+        for name in (*directories, *files):
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if attributes.differences(want, found):
+                yield name, descriptor
+
+
+def _apply_below(path: str, want: Attributes) -> None:
+    for name, directory in _differing(path, want):
+        attributes.apply(name, want, follow=False, directory=directory)
+
+
+def _stop(error: OSError) -> None:
+    raise error

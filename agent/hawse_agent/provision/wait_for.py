@@ -1,111 +1,164 @@
-"""wait_for: until a port answers, a file is there, a text is in it; or until they are not."""
+"""wait_for: until a port answers or falls silent, or a file appears or goes. Changes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
-from hawse_agent.errors import InputError, NotSupported, TaskFailed
-from hawse_agent.provision.module import UNCHANGED, Context, ItemPlan, Result, Tell
+from hawse_agent.errors import InputError, TaskFailed
+from hawse_agent.provision import users
+from hawse_agent.provision.file import expand
+from hawse_agent.provision.item import Context, ItemPlan, Tell
+from hawse_agent.provision.users import Account
 from hawse_agent.spec.task import WaitForArguments
 
-LONGEST_ANSWER = 1 << 16
-"""Bytes of a port's greeting that are searched."""
+_GONE = ("stopped", "absent")
+_IDLE_STATES = {"06", "0A"}
+"""TIME_WAIT and LISTEN of /proc/net/tcp: no connection that anybody still uses."""
 
 
 def plan(args: WaitForArguments, context: Context) -> ItemPlan:
-    """It changes nothing; whether it will succeed is known only when it holds already."""
+    """Earlier tasks decide what there will be to wait for, so nothing is known before."""
     _check(args)
-    if (args.port is not None or args.path) and _holds(args):
-        return UNCHANGED
-    return ItemPlan(changed=False, unknown=True, reason=f"waits up to {args.timeout:g} s for {_what(args)}")
+    return ItemPlan(changed=False, unknown=True, reason=f"waits for {_what(args)}")
 
 
-def apply(args: WaitForArguments, context: Context, tell: Tell) -> Result:
+def apply(args: WaitForArguments, context: Context, tell: Tell) -> dict[str, Any]:
     _check(args)
-    begin = time.monotonic()
+    user = users.account(context.user)
+    started = time.monotonic()
+    time.sleep(args.delay)
     if args.port is None and not args.path:
-        time.sleep(args.timeout)
-        return {"changed": False, "elapsed": int(args.timeout)}
-    if args.delay:
-        time.sleep(args.delay)
-    tell(f"waiting for {_what(args)}")
-    while not _holds(args):
-        if time.monotonic() - begin >= args.timeout:
-            elapsed = int(time.monotonic() - begin)
-            raise TaskFailed(
-                args.msg or f"timeout after {args.timeout:g} s waiting for {_what(args)}",
-                result={"elapsed": elapsed},
-            )
-        time.sleep(min(args.sleep, 0.1) if time.monotonic() - begin < 2 else args.sleep)
-    return {
-        "changed": False,
-        "elapsed": int(time.monotonic() - begin),
-        "state": args.state,
-        "port": args.port,
-        "path": args.path or None,
-    }
+        time.sleep(max(0.0, args.timeout - args.delay))
+        return _result(args, started)
+    # The kernel tells nobody when a port of some host opens, so this asks again and again.
+    check = _checker(args, user)
+    while not check():
+        left = started + args.timeout - time.monotonic()
+        if left <= 0:
+            message = args.msg or f"Timeout when waiting for {_what(args)}"
+            raise TaskFailed(message, result={"changed": False, "elapsed": _elapsed(started)})
+        time.sleep(min(args.sleep, left))
+    return _result(args, started)
 
 
 def _check(args: WaitForArguments) -> None:
     if args.port is not None and args.path:
-        raise InputError("wait_for: port and path exclude each other")
-    if args.state == "drained":
-        raise NotSupported("wait_for: state drained is not supported")
+        raise InputError("'port' and 'path' cannot be waited for in one task")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise InputError(f"not a port: {args.port}")
+    if args.state == "drained" and args.port is None:
+        raise InputError("state drained needs a port")
+    for name in ("timeout", "delay", "sleep", "connect_timeout"):
+        if getattr(args, name) < 0:
+            raise InputError(f"{name!r} cannot be negative")
     if args.search_regex:
+        if args.state == "drained" or (args.port is None and not args.path):
+            raise InputError("'search_regex' needs a path, or a port that is to be started")
         try:
             re.compile(args.search_regex)
         except re.error as error:
-            raise InputError(f"wait_for: search_regex: {error}") from None
+            raise InputError(f"'search_regex' is no regular expression: {error}") from None
 
 
-def _what(args: WaitForArguments) -> str:
+def _checker(args: WaitForArguments, user: Account) -> Callable[[], bool]:
+    """What tells whether it is so now."""
+    gone = args.state in _GONE
+    pattern = re.compile(args.search_regex.encode(), re.MULTILINE) if args.search_regex else None
     if args.path:
-        what = args.path
-    elif args.port is not None:
-        what = f"{args.host}:{args.port}"
-    else:
-        return "time to pass"
-    text = f" to have {args.search_regex!r}" if args.search_regex else ""
-    gone = args.state in ("stopped", "absent")
-    return f"{what}{text}{' to be gone' if gone else ''}"
+        path = expand(args.path, user.home)
+        return lambda: users.as_user(user, lambda: _there(path, pattern)) != gone
+    assert args.port is not None
+    port = args.port
+    if args.state == "drained":
+        addresses = _addresses(args.host, port)
+        return lambda: not _connections(addresses, port)
+    return lambda: _answers(args.host, port, args.connect_timeout, None if gone else pattern) != gone
 
 
-def _holds(args: WaitForArguments) -> bool:
-    there = _path_holds(args) if args.path else _port_holds(args)
-    return there is not (args.state in ("stopped", "absent"))
-
-
-def _path_holds(args: WaitForArguments) -> bool:
-    if not args.search_regex:
-        return os.path.exists(args.path)
+def _there(path: str, pattern: re.Pattern[bytes] | None) -> bool:
+    if pattern is None:
+        return os.path.exists(path)
     try:
-        with open(args.path, "rb") as file:
-            return re.search(args.search_regex.encode(), file.read(), re.MULTILINE) is not None
+        with open(path, "rb") as file:
+            return pattern.search(file.read()) is not None
     except FileNotFoundError:
         return False
 
 
-def _port_holds(args: WaitForArguments) -> bool:
+def _answers(host: str, port: int, timeout: float, pattern: re.Pattern[bytes] | None) -> bool:
     try:
-        with socket.create_connection((args.host, args.port or 0), args.connect_timeout) as connection:
-            if not args.search_regex:
-                return True
-            return _greeting_has(connection, args.search_regex.encode(), args.connect_timeout)
-    except OSError:
+        with socket.create_connection((host, port), timeout=timeout) as peer:
+            return True if pattern is None else _says(peer, pattern, timeout)
+    except OSError:  # refused, silent, or not known yet: it does not answer now
         return False
 
 
-def _greeting_has(connection: socket.socket, pattern: bytes, timeout: float) -> bool:
-    connection.settimeout(timeout)
-    data = b""
-    while len(data) < LONGEST_ANSWER:
-        piece = connection.recv(4096)
-        if not piece:
-            break
-        data += piece
-        if re.search(pattern, data, re.MULTILINE):
+def _says(peer: socket.socket, pattern: re.Pattern[bytes], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    heard = b""
+    while (left := deadline - time.monotonic()) > 0:
+        peer.settimeout(left)
+        data = peer.recv(4096)
+        heard = (heard + data)[-65536:]
+        if pattern.search(heard):
             return True
+        if not data:
+            return False
     return False
+
+
+def _addresses(host: str, port: int) -> frozenset[str]:
+    """As /proc/net/tcp writes them; empty means any."""
+    found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    return frozenset() if found & {"0.0.0.0", "::"} else frozenset(_as_written(name) for name in found)
+
+
+def _as_written(address: str) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    packed = socket.inet_pton(family, address.partition("%")[0])
+    words = [packed[i : i + 4] for i in range(0, len(packed), 4)]
+    return "".join(f"{int.from_bytes(word, 'little'):08X}" for word in words)
+
+
+def _connections(addresses: frozenset[str], port: int) -> bool:
+    """Whether somebody is connected to this port here."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as lines:
+            next(lines)
+            for line in lines:
+                local, state = line.split()[1], line.split()[3]
+                address, _, number = local.rpartition(":")
+                if int(number, 16) != port or state in _IDLE_STATES:
+                    continue
+                if not addresses or address in addresses or address[24:] in addresses:
+                    return True
+    return False
+
+
+def _what(args: WaitForArguments) -> str:
+    if args.port is None and not args.path:
+        return f"{args.timeout:g} s to pass"
+    where = args.path or f"{args.host}:{args.port}"
+    state = args.state if args.state in (*_GONE, "drained") else "search string" if args.search_regex else ""
+    return f"{where} ({state})" if state else where
+
+
+def _elapsed(started: float) -> int:
+    return int(time.monotonic() - started)
+
+
+def _result(args: WaitForArguments, started: float) -> dict[str, Any]:
+    return {
+        "changed": False,
+        "elapsed": _elapsed(started),
+        "state": args.state,
+        "port": args.port,
+        "path": args.path or None,
+        "search_regex": args.search_regex or None,
+    }
