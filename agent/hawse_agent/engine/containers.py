@@ -469,6 +469,8 @@ class Containers:
             if isinstance(error, HawseError):
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=error.message)
+                if record.spec.auto_remove:
+                    self._remove(record, live, volumes=True)
             raise
         finally:
             lease.close()
