@@ -32,7 +32,7 @@ def main(root: str, socket_path: str, ready_fd: int) -> int:
     lock = take_lock(paths)
     command = launch.command("zygote")
     preload()
-    zygote = Zygote.fork(command, shim.main, dns.serve)
+    zygote = Zygote.fork(command, shim.main, dns.serve, close=(lock,))
     try:
         _serve(paths, zygote, lock, ready_fd)
     finally:

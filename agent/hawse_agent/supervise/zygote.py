@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,15 +46,18 @@ class Zygote:
         self._lock = threading.Lock()
 
     @classmethod
-    def fork(cls, command: list[str], run: Run, serve: Serve) -> Zygote:
+    def fork(cls, command: list[str], run: Run, serve: Serve, *, close: Sequence[int] = ()) -> Zygote:
         """Fork one from this process, which must have no threads yet.
 
-        `command` starts another one later: it gets `--fd N` appended.
+        `command` starts another one later: it gets `--fd N` appended. `close` are descriptors of the daemon's
+        own that must not outlive it: its lock.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
             try:
                 ours.close()
+                for fd in close:
+                    os.close(fd)
                 main(theirs, run, serve)
             finally:
                 os._exit(0)
