@@ -70,6 +70,13 @@ class Program:
         self._volumes = volumes
         self._host_lock = threading.Lock()
         self._holder = ""
+        self._closing = threading.Event()
+
+    def close(self) -> None:
+        """Let the operation in hand end and no further one start; the journal says where it was cut."""
+        self._closing.set()
+        if self._host_lock.acquire(timeout=LOCK_WAIT):
+            self._host_lock.release()
 
     # planning
 
@@ -195,12 +202,16 @@ class Program:
         for item in spec.items:
             outcome = _Outcome()
             try:
-                for operation in by_item.get(item.id, ()):
-                    if cancelled.is_set():
+                operations = by_item.get(item.id, [])
+                if changed and item.task is not None:
+                    # What ran before may have made this task necessary, or spared it.
+                    operations = self._plan_task(item, item.task, spec, self._observer.observe())
+                for operation in operations:
+                    if cancelled.is_set() or self._closing.is_set():
                         self._note(spec, {"event": "cut", "item": item.id})
                         return
                     changed += self._operate(spec, item, operation, outcome, emit)
-                self._settle(item, by_item.get(item.id, []), emit)
+                self._settle(item, operations, emit)
             except HawseError as error:
                 outcome.failed = True
                 outcome.result = {**getattr(error, "result", {}), "msg": error.message, **outcome.result}
