@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from hawse.cli import project as projects
 from hawse.cli.project import Project
@@ -57,9 +57,9 @@ class Context:
         *,
         command: str = "",
         environment: Mapping[str, str] | None = None,
-        stdin: IO[bytes] | None = None,
-        stdout: IO[str] | None = None,
-        stderr: IO[str] | None = None,
+        stdin: BinaryIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
     ) -> None:
         """`command` is the command line as the history keeps it, without secrets."""
         self.options = options

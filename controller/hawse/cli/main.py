@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = False
     try:
         if not words:
-            _TopParser().print_help()
+            top_parser().print_help()
             return 2
-        first = _TopParser().parse_args(words)
+        first = top_parser().parse_args(words)
         debug = merged(Globals(), first).debug
         return _run(first)
     except SystemExit as done:  # --help
@@ -98,6 +98,10 @@ def _run(first: argparse.Namespace) -> int:
         code = verb.run(context, namespace)
         context.stdout.flush()
     return code
+
+
+def top_parser() -> Parser:
+    return _TopParser()
 
 
 class _TopParser(Parser):

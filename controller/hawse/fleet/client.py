@@ -181,8 +181,9 @@ class AgentClient:
     def facts(self) -> Json:
         return _mapping(self.json("GET", "/hawse/v1/facts"))
 
-    def report(self) -> Json:
-        return _mapping(self.json("GET", "/hawse/v1/report"))
+    def report(self, *, sizes: bool = False) -> Json:
+        """How the host is; `sizes` walks every volume for its size."""
+        return _mapping(self.json("GET", "/hawse/v1/report", query={"sizes": sizes}))
 
     def journal(self, *, run: str = "", limit: int = 100) -> Any:
         query: dict[str, str | int] = {"limit": limit, **({"run": run} if run else {})}
@@ -232,8 +233,8 @@ class AgentClient:
 
     # -- volumes ---------------------------------------------------------------------------------
 
-    def volumes(self) -> list[Json]:
-        return list(self.json("GET", "/hawse/v1/volumes"))
+    def volumes(self, *, sizes: bool = False) -> list[Json]:
+        return list(self.json("GET", "/hawse/v1/volumes", query={"sizes": sizes}))
 
     @contextmanager
     def backup_volume(

@@ -25,6 +25,7 @@ from rich.text import Text
 
 from hawse.report.history import RunSummary
 from hawse.report.model import COUNTS, ContainerReport, HostReport, HostRun, Result, RunReport
+from hawse.report.text import age, printable, short_size
 from hawse_agent.errors import HawseError
 from hawse_agent.plan.differences import size_text
 from hawse_agent.plan.operations import Operation, Plan
@@ -314,21 +315,6 @@ _LIVE_ROWS = 15
 """Hosts that are shown at once while they work; the foot line counts the rest."""
 
 
-def printable(text: str) -> str:
-    """Without control characters: what a host says must not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in text.replace("\n", " ⏎ "))
-
-
-def short_size(count: int) -> str:
-    """`1.4 GiB`: rounded to what fits a table."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def run_total(run: RunReport) -> str:
     """The last line of a run: `3 hosts, 5 changed, 0 failed, 0 unreachable in 1.2 s (run …)`."""
     totals = run.totals
@@ -393,7 +379,7 @@ def _container_row(container: ContainerReport, now: float) -> list[Text]:
     running = container.status == "running"
     state = container.status
     if running and container.started_at:
-        state += f" {_age(now - container.started_at)}"
+        state += f" {age(now - container.started_at)}"
     elif container.status in ("exited", "restarting", "dead"):
         state += f" ({container.exit_code}{', out of memory' if container.oom_killed else ''})"
     health = container.health if container.health != "none" else ""
@@ -429,13 +415,6 @@ def _volumes(report: HostReport) -> str:
 def _error_kind(error: HawseError) -> Text:
     stage = getattr(error, "stage", "")
     return Text(f"unreachable ({stage})" if stage else "failed", style="bold red")
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0.0):.0f}s"
 
 
 def _moment(stamp: float) -> str:

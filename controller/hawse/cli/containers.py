@@ -1,0 +1,242 @@
+"""`ps`, `logs`, `exec`: containers of this machine, or of the hosts that -H names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from typing import Any
+
+from hawse.cli import terminal
+from hawse.cli.context import Context, Place
+from hawse.cli.hosts import HostOutput, Output, ask, each, worst
+from hawse.cli.verb import Verb
+from hawse.fleet.client import demultiplex
+from hawse.fleet.stream import Stream
+from hawse.report.text import age, columns
+from hawse_agent.errors import InputError, ProtocolError, Unreachable
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def _ps_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="those that do not run, too")
+    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as docker's: name=, status=, …",
+    )
+
+
+def _ps(context: Context, options: argparse.Namespace) -> int:
+    filters: dict[str, list[str]] = {}
+    for text in options.filter:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--filter {text}: expected KEY=VALUE")
+        filters.setdefault(key, []).append(value)
+    places = context.places()
+    found, code = ask(context, places, lambda agent: agent.containers(all=options.all, filters=filters))
+    if context.options.json:
+        context.print(json.dumps(found, indent=2))
+        return code
+    if options.quiet:
+        for containers in found.values():
+            for container in containers:
+                context.print(container["Id"][:12])
+        return code
+    several = len(places) > 1
+    rows = [
+        (*((name,) if several else ()), *_row(container))
+        for name, containers in found.items()
+        for container in containers
+    ]
+    headings = ("container", "image", "command", "created", "status", "ports", "id")
+    context.print(columns((*(("host",) if several else ()), *headings), rows))
+    return code
+
+
+def _row(container: dict[str, Any]) -> tuple[str, ...]:
+    command = container["Command"]
+    return (
+        ", ".join(name.removeprefix("/") for name in container["Names"]),
+        container["Image"],
+        command if len(command) <= 30 else f"{command[:29]}…",
+        f"{age(time.time() - container['Created'])} ago",
+        container["Status"],
+        ", ".join(dict.fromkeys(_port(port) for port in container["Ports"])),
+        container["Id"][:12],
+    )
+
+
+def _port(port: dict[str, Any]) -> str:
+    inner = f"{port['PrivatePort']}/{port['Type']}"
+    if not port.get("PublicPort"):
+        return inner
+    address = port.get("IP", "")
+    outer = f"[{address}]" if ":" in address else address
+    return f"{outer}:{port['PublicPort']}->{inner}"
+
+
+def _logs_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("container", metavar="CONTAINER")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on until the container ends, or Ctrl-C"
+    )
+    parser.add_argument("-n", "--tail", default="all", metavar="N", help="only the last N lines")
+    parser.add_argument("-t", "--timestamps", action="store_true", help="the time before each line")
+    parser.add_argument("--since", default="", metavar="TIME", help="a time, or how long ago: 10m, 1h30m")
+    parser.add_argument("--until", default="", metavar="TIME", help="likewise")
+
+
+def _logs(context: Context, options: argparse.Namespace) -> int:
+    if options.tail != "all" and not options.tail.isdecimal():
+        raise InputError(f"--tail {options.tail}: expected a number of lines, or all")
+    since, until = (moment(text, time.time()) if text else "" for text in (options.since, options.until))
+    places = context.places()
+    output = Output(context, [place.name for place in places])
+
+    def show(place: Place) -> None:
+        agent = context.at(place)
+        with output.of(place.name) as writer:
+            for stream, data in agent.logs(
+                options.container,
+                follow=options.follow,
+                tail=options.tail,
+                since=since,
+                until=until,
+                timestamps=options.timestamps,
+            ):
+                writer.write(stream, data)
+
+    return each(context, places, show)[1]
+
+
+def moment(text: str, now: float) -> str:
+    """Seconds since 1970 of a time (ISO 8601, or seconds) or of an age: `10m`, `1h30m`."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return text
+    if re.fullmatch(r"(\d+[dhms])+", text):
+        seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
+        return f"{now - seconds:.3f}"
+    try:
+        return f"{datetime.fromisoformat(text).timestamp():.6f}"
+    except ValueError:
+        raise InputError(f"not a time: {text!r}", hint="2026-01-30T14:25:00, or how long ago: 10m") from None
+
+
+def _exec_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-i", "--interactive", action="store_true", help="give it our stdin")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
+    parser.add_argument("-u", "--user", default="", metavar="USER[:GROUP]")
+    parser.add_argument("-w", "--workdir", default="", metavar="DIR")
+    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("container", metavar="CONTAINER")
+    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER)
+
+
+def _exec(context: Context, options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise InputError("exec: no command", hint="hawse exec CONTAINER COMMAND …")
+    environment = dict(_variable(text, context) for text in options.env)
+    places = context.places()
+    if len(places) > 1 and (options.interactive or options.tty):
+        raise InputError("-i and -t are for one host", hint=f"-H matches {len(places)}")
+    if options.tty and options.interactive and not context.stdin.isatty():
+        raise InputError("-t: stdin is no terminal", hint="use -i alone")
+
+    def create(place: Place) -> _Execution:
+        agent = context.at(place)
+        created = agent.exec_create(
+            options.container,
+            command,
+            stdin=options.interactive,
+            tty=options.tty,
+            user=options.user,
+            environment=environment,
+            working_dir=options.workdir,
+        )
+        return _Execution(agent, created, tty=options.tty)
+
+    output = Output(context, [place.name for place in places])
+    if len(places) == 1 and options.interactive:
+        with output.of(places[0].name) as writer:
+            return create(places[0]).attended(context, writer)
+
+    def run(place: Place) -> int:
+        with output.of(place.name) as writer:
+            return create(place).run(writer)
+
+    return worst(*each(context, places, run))
+
+
+class _Execution:
+    """A command in a container, made and not yet started."""
+
+    def __init__(self, agent: Any, created: str, *, tty: bool) -> None:
+        self._agent = agent
+        self._id = created
+        self._tty = tty
+
+    def run(self, writer: HostOutput) -> int:
+        with self._agent.second() as channel:
+            stream, first = channel.exec_start(self._id, tty=self._tty)
+            with closing(stream):
+                return self._finish(stream, first, writer)
+
+    def attended(self, context: Context, writer: HostOutput) -> int:
+        """With our stdin, and our terminal when it has one."""
+        with self._agent.second() as channel:
+            stream, first = channel.exec_start(self._id, tty=self._tty)
+            with closing(stream):
+                if not self._tty:
+                    terminal.forward(context.stdin, stream.send, stream.close_write)
+                    return self._finish(stream, first, writer)
+                with terminal.raw(context.stdin), terminal.resized(self._resize):
+                    terminal.forward(context.stdin, stream.send, stream.close_write)
+                    return self._finish(stream, first, writer)
+
+    def _finish(self, stream: Stream, first: bytes, writer: HostOutput) -> int:
+        chunks = _received(stream, first, self._agent.name)
+        for number, data in ((1, piece) for piece in chunks) if self._tty else demultiplex(chunks):
+            writer.write(number, data)
+        code = self._agent.exec_inspect(self._id)["ExitCode"]
+        if code is None:
+            raise ProtocolError(f"{self._agent.name}: the command's output ended, the command did not")
+        return int(code)
+
+    def _resize(self, height: int, width: int) -> None:
+        self._agent.exec_resize(self._id, height=height, width=width)
+
+
+def _received(stream: Stream, first: bytes, name: str) -> Iterator[bytes]:
+    if first:
+        yield first
+    try:
+        while data := stream.recv(None):
+            yield data
+    except OSError as error:
+        raise Unreachable(f"{name}: the connection was cut: {error}", stage="tcp") from error
+
+
+def _variable(text: str, context: Context) -> tuple[str, str]:
+    """`NAME=VALUE`; `NAME` alone takes over our own value."""
+    name, equals, value = text.partition("=")
+    if not name or (not equals and name not in context.environment):
+        raise InputError(f"-e {text}: expected NAME=VALUE")
+    return name, value if equals else context.environment[name]
+
+
+VERBS = (
+    Verb(name="ps", help="list containers", arguments=_ps_arguments, run=_ps),
+    Verb(name="logs", help="show what a container has said", arguments=_logs_arguments, run=_logs),
+    Verb(name="exec", help="run a command in a container", arguments=_exec_arguments, run=_exec),
+)

@@ -1,0 +1,129 @@
+"""Backups of volumes as files here: a tarball, and beside it `FILE.manifest.json`, both for their owner alone.
+
+A backup appears under its name only when it is whole and has the digest that its manifest says.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from hawse.fleet.client import AgentClient
+from hawse_agent.errors import HostRefused, InputError, OutOfSpace, ProtocolError
+
+Compression = Literal["zstd", "gzip", "none"]
+ENDINGS: dict[Compression, str] = {"zstd": ".tar.zst", "gzip": ".tar.gz", "none": ".tar"}
+_PIECE = 1 << 20
+
+Progress = Callable[[int, int], None]
+"""Hears of (bytes so far, bytes in all); 0 in all when that is not known."""
+
+
+def file_name(volume: str, compression: Compression, *, host: str = "", now: float | None = None) -> str:
+    """`web1-data-20260130-142501.tar.zst`."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    parts = (host.replace(os.sep, "_"), volume, stamp)
+    return "-".join(part for part in parts if part) + ENDINGS[compression]
+
+
+def manifest_path(tarball: Path) -> Path:
+    return tarball.with_name(f"{tarball.name}.manifest.json")
+
+
+def backup(
+    client: AgentClient,
+    volume: str,
+    path: Path,
+    *,
+    compression: Compression = "zstd",
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Writes a volume to `path`, and its manifest beside it; gives the manifest."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"cannot write to {path.parent}: {error.strerror}") from error
+    seen = hashlib.sha256()
+    try:
+        with (
+            os.fdopen(fd, "wb") as file,
+            client.backup_volume(volume, compression=compression) as (id_, data),
+        ):
+            for piece in data:
+                seen.update(piece)
+                file.write(piece)
+                progress(file.tell(), 0)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest = client.backup_manifest(volume, id_)
+        if manifest.get("tar_sha256") != seen.hexdigest():
+            raise ProtocolError(f"{client.name}: the backup of {volume} was damaged on its way")
+        _write(manifest_path(path), json.dumps(manifest, indent=1))
+        os.replace(partial, path)
+    except OSError as error:
+        Path(partial).unlink(missing_ok=True)
+        kind = OutOfSpace if error.errno == errno.ENOSPC else HostRefused
+        raise kind(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return manifest
+
+
+def restore(
+    client: AgentClient, volume: str, path: Path, *, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
+    """Sends a backup; the agent verifies it before it replaces anything.
+
+    Gives `files`, `bytes` and the containers that were `restarted`.
+    """
+    manifest = read_manifest(path)
+    return client.restore_volume(volume, manifest, _pieces(path, progress))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a backup that is here, both halves of it."""
+    beside = manifest_path(path)
+    if not path.is_file():
+        raise InputError(f"no such backup: {path}")
+    try:
+        manifest = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} has no manifest", hint=f"it lies beside it, as {beside.name}, when Hawse made the backup"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read the manifest: {error.strerror}", where=str(beside)) from error
+    except ValueError as error:
+        raise InputError("not a manifest", where=str(beside)) from error
+    if not isinstance(manifest, dict) or "tar_sha256" not in manifest:
+        raise InputError("not a manifest", where=str(beside))
+    return manifest
+
+
+def _pieces(path: Path, progress: Progress) -> Iterator[bytes]:
+    total, done = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+            done += len(piece)
+            progress(done, total)
+
+
+def _write(path: Path, text: str) -> None:
+    fd, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
