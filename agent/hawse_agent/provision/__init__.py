@@ -47,19 +47,19 @@ class _Typed:
         try:
             return self.applier(given, context, tell)
         except OSError as error:
-            raise _refused(error) from error
+            raise _refused(error, context) from error
 
     def _read(self, args: Mapping[str, Any]) -> Any:
         return codec.from_json(ARGUMENTS[self.name], dict(args))
 
 
-def _refused(error: OSError) -> HawseError:
+def _refused(error: OSError, context: Context) -> HawseError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutOfSpace(_describe(error))
     hint = ""
     if error.errno == errno.EBUSY:
         hint = "something is mounted there"
-    elif error.errno in (errno.EACCES, errno.EPERM):
+    elif error.errno in (errno.EACCES, errno.EPERM) and context.user != "root":
         hint = "does the task need `become: true`?"
     return TaskFailed(_describe(error), result={"changed": False}, hint=hint)
 

@@ -89,6 +89,13 @@ def mode_of(want: Attributes, found: os.stat_result) -> int:
 
 def apply(path: str, want: Attributes, *, follow: bool, directory: int | None = None) -> None:
     """Set what differs. The owner comes first: changing it clears the set-id bits."""
+    try:
+        _apply(path, want, follow=follow, directory=directory)
+    except OSError as error:  # name what was asked for, not the descriptor
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+def _apply(path: str, want: Attributes, *, follow: bool, directory: int | None) -> None:
     with _opened(path, follow=follow, directory=directory) as descriptor:
         found = os.fstat(descriptor)
         for change in differences(want, found):

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
 
-from hawse_agent.errors import InputError, NotFound, TaskFailed
+from hawse_agent.errors import InputError, InternalError, NotFound, TaskFailed
 from hawse_agent.plan.operations import Change
 from hawse_agent.provision import attributes, modes, process, users
 from hawse_agent.provision.attributes import Attributes
@@ -67,7 +67,7 @@ def plan(args: Arguments, context: Context) -> ItemPlan:
     user = users.account(context.user)
 
     def compare() -> _Comparison:
-        return _compare(args, context, user, _content(args, context, user))
+        return _compare(args, context, user, _content(args, user, None))
 
     seen = users.as_user(user, compare)
     return ItemPlan(changed=bool(seen.changes), changes=seen.changes, diff=seen.diff)
@@ -81,9 +81,9 @@ def apply(args: Arguments, context: Context, tell: Tell) -> dict[str, Any]:
         blob = stack.enter_context(_open_blob(args, context)) if args.content_blob else None
 
         def begin() -> tuple[_Comparison, str]:
-            content = _content(args, context, user)
+            content = _content(args, user, blob)
             seen = _compare(args, context, user, content)
-            return seen, _write_beside(seen, content, blob) if seen.rewrite else ""
+            return seen, _write_beside(seen, content) if seen.rewrite else ""
 
         seen, fresh = users.as_user(user, begin)
         if fresh:
@@ -115,8 +115,8 @@ def _check(args: Arguments) -> None:
         raise InputError(f"not a digest: {args.content_blob!r}")
 
 
-def _content(args: Arguments, context: Context, user: Account) -> _Content:
-    """Run as the user, who must be able to read the source."""
+def _content(args: Arguments, user: Account, blob: IO[bytes] | None) -> _Content:
+    """Run as the user, who must be able to read a source on this host."""
     if args.content_b64 is not None:
         try:
             data = base64.b64decode(args.content_b64, validate=True)
@@ -125,7 +125,7 @@ def _content(args: Arguments, context: Context, user: Account) -> _Content:
         digest = hashlib.sha256(data).hexdigest()
         return _Content(sha256=digest, data=data, open=lambda: io.BytesIO(data))
     if match := _DIGEST.fullmatch(args.content_blob):
-        return _Content(sha256=match[1], open=lambda: _open_blob(args, context))
+        return _Content(sha256=match[1], open=lambda: _sent(blob))
     assert isinstance(args, CopyArguments)
     source = expand(args.src, user.home)
     found = os.stat(source)
@@ -146,6 +146,12 @@ def _open_blob(args: Arguments, context: Context) -> IO[bytes]:
         return (context.blobs / args.content_blob.removeprefix("sha256:")).open("rb")
     except FileNotFoundError:
         raise NotFound(f"the content of {args.dest} was not sent ({args.content_blob})") from None
+
+
+def _sent(blob: IO[bytes] | None) -> IO[bytes]:
+    if blob is None:
+        raise InternalError("a blob is read before it was sent")
+    return blob
 
 
 def _compare(args: Arguments, context: Context, user: Account, content: _Content) -> _Comparison:
@@ -193,7 +199,7 @@ def _diff(dest: str, found: os.stat_result | None, content: _Content) -> str:
     return unified(before if regular else None, content.data, dest)
 
 
-def _write_beside(seen: _Comparison, content: _Content, blob: IO[bytes] | None) -> str:
+def _write_beside(seen: _Comparison, content: _Content) -> str:
     """A complete file with the attributes that it shall have. Removed again when that fails."""
     fresh = temporary_beside(seen.dest)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -201,8 +207,10 @@ def _write_beside(seen: _Comparison, content: _Content, blob: IO[bytes] | None) 
         descriptor = os.open(fresh, flags, 0o600)
     except FileNotFoundError:
         raise TaskFailed(f"there is no directory {os.path.dirname(seen.dest)}") from None
+    except PermissionError as error:
+        raise PermissionError(error.errno, error.strerror, os.path.dirname(seen.dest)) from None
     try:
-        with os.fdopen(descriptor, "wb") as out, blob or content.open() as source:
+        with os.fdopen(descriptor, "wb") as out, content.open() as source:
             shutil.copyfileobj(source, out, 1 << 20)
             out.flush()
             _take_over(descriptor, seen)

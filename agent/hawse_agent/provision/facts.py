@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import platform
 import socket
@@ -10,7 +11,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,21 @@ _FAMILIES = {
     "Alpine": ("alpine",),
     "Archlinux": ("arch", "manjaro"),
 }
+_NAMES = {
+    "almalinux": "AlmaLinux",
+    "amzn": "Amazon",
+    "arch": "Archlinux",
+    "centos": "CentOS",
+    "ol": "OracleLinux",
+    "opensuse-leap": "openSUSE Leap",
+    "opensuse-tumbleweed": "openSUSE Tumbleweed",
+    "raspbian": "Raspbian",
+    "rhel": "RedHat",
+    "sles": "SLES",
+}
+"""Where Ansible does not just write the ID with a capital."""
 _SIOCGIFADDR = 0x8915
+_SIOCGIFNETMASK = 0x891B
 _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "vfat", "overlay", "tmpfs", "jfs")
 """File systems whose statfs cannot hang on a network."""
 
@@ -90,7 +105,7 @@ def _distribution() -> dict[str, str]:
     if name == "debian":
         version = (_text("/etc/debian_version").strip() or version) if version else version
     return {
-        "distribution": {"rhel": "RedHat"}.get(name, name.capitalize()),
+        "distribution": _NAMES.get(name, name.capitalize()),
         "distribution_version": version,
         "distribution_major_version": version.partition(".")[0],
         "distribution_release": release.get("VERSION_CODENAME", "NA"),
@@ -134,25 +149,71 @@ def _memory() -> dict[str, int]:
 
 def _network() -> dict[str, Any]:
     interface, gateway = _default_route()
-    default = {"interface": interface, "gateway": gateway, "address": _primary_address(interface)}
+    names = sorted(name for name in os.listdir("/sys/class/net") if os.path.isdir(f"/sys/class/net/{name}"))
+    ipv6 = _ipv6_addresses()
+    default = {"interface": interface, "gateway": gateway, **_ipv4(interface)} if interface else {}
     return {
-        "interfaces": sorted(os.listdir("/sys/class/net")),
+        # As in templates: a name that is an identifier. Links of containers are not the host's own.
+        **{name.replace("-", "_"): _interface(name, ipv6) for name in names if not _is_peer(name)},
+        "interfaces": names,
         "all_ipv4_addresses": _local_addresses(),
-        "default_ipv4": {key: value for key, value in default.items() if value},
+        "all_ipv6_addresses": [
+            a["address"] for found in ipv6.values() for a in found if a["scope"] != "host"
+        ],
+        "default_ipv4": default,
     }
 
 
-def _primary_address(interface: str) -> str:
-    """By SIOCGIFADDR of netdevice(7)."""
-    if not interface:
-        return ""
+def _is_peer(name: str) -> bool:
+    """A link whose other end is in another network namespace, or is another link: `iflink` differs."""
+    about = f"/sys/class/net/{name}"
+    return _text(f"{about}/iflink") != _text(f"{about}/ifindex") and name.startswith("veth")
+
+
+def _interface(name: str, ipv6: Mapping[str, list[dict[str, str]]]) -> dict[str, Any]:
+    about = f"/sys/class/net/{name}"
+    found: dict[str, Any] = {
+        "device": name,
+        "active": _text(f"{about}/operstate").strip() in ("up", "unknown"),
+        "macaddress": _text(f"{about}/address").strip(),
+        "mtu": int(_text(f"{about}/mtu") or 0),
+    }
+    if ipv4 := _ipv4(name):
+        found["ipv4"] = ipv4
+    if name in ipv6:
+        found["ipv6"] = ipv6[name]
+    return found
+
+
+def _ipv4(interface: str) -> dict[str, str]:
+    """The first address, by the ioctls of netdevice(7); empty when there is none."""
     request = struct.pack("16s24x", interface.encode())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            answer = fcntl.ioctl(sock.fileno(), _SIOCGIFADDR, request)
+            address, mask = (
+                ipaddress.IPv4Address(fcntl.ioctl(sock.fileno(), call, request)[20:24])
+                for call in (_SIOCGIFADDR, _SIOCGIFNETMASK)
+            )
         except OSError:  # it has none
-            return ""
-    return socket.inet_ntoa(answer[20:24])
+            return {}
+    network = ipaddress.IPv4Network(f"{address}/{mask}", strict=False)
+    return {
+        "address": str(address),
+        "netmask": str(mask),
+        "network": str(network.network_address),
+        "prefix": str(network.prefixlen),
+    }
+
+
+def _ipv6_addresses() -> dict[str, list[dict[str, str]]]:
+    scopes = {"00": "global", "10": "host", "20": "link", "40": "site"}
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in _lines("/proc/net/if_inet6"):
+        digits, _, prefix, scope, _, name = line.split()
+        address = str(ipaddress.IPv6Address(int(digits, 16)))
+        about = {"address": address, "prefix": str(int(prefix, 16)), "scope": scopes.get(scope, scope)}
+        found.setdefault(name, []).append(about)
+    return found
 
 
 def _local_addresses() -> list[str]:

@@ -229,6 +229,7 @@ _APT_GET = (
     "--quiet",
     "--option=Dpkg::Options::=--force-confdef",
     "--option=Dpkg::Options::=--force-confold",
+    "--option=Dpkg::Use-Pty=0",
     "--option=DPkg::Lock::Timeout=120",
 )
 
