@@ -25,10 +25,5 @@ def test_facts_have_ansibles_names_and_are_json(tmp_path: Path) -> None:
 
 
 def test_loopback_has_its_address(tmp_path: Path) -> None:
-    loopback = facts.collect(paths_for(tmp_path))["ansible_lo"]
-    assert loopback["ipv4"] == {
-        "address": "127.0.0.1",
-        "netmask": "255.0.0.0",
-        "network": "127.0.0.0",
-        "prefix": "8",
-    }
+    ipv4 = facts.collect(paths_for(tmp_path))["ansible_lo"]["ipv4"]
+    assert (ipv4["address"], ipv4["netmask"], ipv4["prefix"]) == ("127.0.0.1", "255.0.0.0", "8")

@@ -1,4 +1,4 @@
-"""file, as the user that runs the tests: a plan and an apply agree, and a second apply finds nothing to do."""
+"""file, as the user that runs the tests: plan and apply agree, and a second apply finds nothing to do."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Nothing here asks or changes the machine's own packages.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,8 +54,8 @@ class Host:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     found = Host({"dpkg-query": DPKG, "apt-cache": POLICY})
-    monkeypatch.setattr(package.process, "run", found.run)
-    monkeypatch.setattr(package.shutil, "which", lambda program, path: program == "apt-get")
+    monkeypatch.setattr(process, "run", found.run)
+    monkeypatch.setattr(shutil, "which", lambda program, path: program == "apt-get")
     return found
 
 
@@ -113,7 +114,7 @@ def test_latest_is_not_known_before_the_lists_are_updated(task: Make, host: Host
 
 def test_a_failure_says_what_the_manager_said(task: Make, host: Host) -> None:
     host.answers = {**host.answers, "apt-get": (100, "W: old\nE: Unable to locate package nginx\n")}
-    with pytest.raises(TaskFailed, match="apt-get failed: E: Unable to locate package nginx$") as failure:
+    with pytest.raises(TaskFailed, match=r"apt-get failed: E: Unable to locate package nginx$") as failure:
         task("package", name=["nginx"]).apply()
     assert failure.value.result["rc"] == 100
 
@@ -130,7 +131,7 @@ def test_no_name_is_refused(task: Make, host: Host) -> None:
 
 
 def test_a_host_without_a_manager(task: Make, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package.shutil, "which", lambda program, path: None)
+    monkeypatch.setattr(shutil, "which", lambda program, path: None)
     with pytest.raises(TaskFailed, match="none of apt-get, dnf, apk"):
         task("package", name=["bash"]).apply()
 

@@ -38,7 +38,7 @@ def test_a_port_that_does_not(task: Make, server: socket.socket) -> None:
     with pytest.raises(TaskFailed, match=f"Timeout when waiting for 127.0.0.1:{closed}"):
         task("wait_for", port=closed, **SOON).apply()
     task("wait_for", port=closed, state="stopped", **SOON).apply()
-    with pytest.raises(TaskFailed, match="^no web server$"):
+    with pytest.raises(TaskFailed, match=r"^no web server$"):
         task("wait_for", port=closed, msg="no web server", **SOON).apply()
 
 
