@@ -1,4 +1,4 @@
-"""Backups of volumes as files here: a tarball, and beside it `FILE.manifest.json`, both for their owner alone.
+"""Backups of volumes as files here: a tarball, and beside it `FILE.manifest.json`, both of mode 0600.
 
 A backup appears under its name only when it is whole and has the digest that its manifest says.
 """
@@ -55,7 +55,7 @@ def backup(
     try:
         with (
             os.fdopen(fd, "wb") as file,
-            client.backup_volume(volume, compression=compression) as (id_, data),
+            client.backup_volume(volume, compression=compression) as (identity, data),
         ):
             for piece in data:
                 seen.update(piece)
@@ -63,7 +63,7 @@ def backup(
                 progress(file.tell(), 0)
             file.flush()
             os.fsync(file.fileno())
-        manifest = client.backup_manifest(volume, id_)
+        manifest = client.backup_manifest(volume, identity)
         if manifest.get("tar_sha256") != seen.hexdigest():
             raise ProtocolError(f"{client.name}: the backup of {volume} was damaged on its way")
         _write(manifest_path(path), json.dumps(manifest, indent=1))
