@@ -47,7 +47,7 @@ def _check(args: FileArguments) -> None:
 
 def _work(args: FileArguments, user: Account) -> Work:
     path = expand(args.path, user.home)
-    state = args.state or _state_of(path, args.recurse)
+    state = args.state or ("directory" if args.recurse else "")
     want = Attributes() if state == "absent" else attributes.wanted(args.mode, args.owner, args.group)
     steps = _STATES[state](path, want, args)
 
@@ -62,27 +62,27 @@ def expand(path: str, home: str) -> str:
     """`~` is the home of the task's user; a relative path starts there too."""
     if path == "~" or path.startswith("~/"):
         path = home + path[1:]
-    joined = os.path.join(home, path)
-    return joined if joined == "/" else joined.rstrip("/")
+    return os.path.join(home, path).rstrip("/") or "/"
 
 
-def _state_of(path: str, recurse: bool) -> str:
-    now = attributes.kind(attributes.look(path))
-    if now == "absent":
-        return "directory" if recurse else "file"
-    return "file" if now == "other" else now
+def _as_is(path: str, want: Attributes, args: FileArguments) -> list[Step]:
+    """Whatever is there, with these attributes."""
+    return attributes.steps(path, want, _present(path, args), follow=args.follow)
 
 
 def _file(path: str, want: Attributes, args: FileArguments) -> list[Step]:
-    found = attributes.look(path, follow=args.follow)
-    now = attributes.kind(found)
-    if found is None:
-        raise TaskFailed(
-            f"{path} is not there", hint="state touch creates an empty file, copy one with content"
-        )
-    if now == "directory":
+    found = _present(path, args)
+    if attributes.kind(found) == "directory":
         raise TaskFailed(f"{path} is a directory")
     return attributes.steps(path, want, found, follow=args.follow)
+
+
+def _present(path: str, args: FileArguments) -> os.stat_result:
+    found = attributes.look(path, follow=args.follow)
+    if found is None:
+        hint = "state touch creates an empty file, module copy one with content"
+        raise TaskFailed(f"{path} is not there", hint=hint)
+    return found
 
 
 def _directory(path: str, want: Attributes, args: FileArguments) -> list[Step]:
@@ -154,6 +154,7 @@ def _touch(path: str, want: Attributes, args: FileArguments) -> list[Step]:
 
 
 _STATES: dict[str, Callable[[str, Attributes, FileArguments], list[Step]]] = {
+    "": _as_is,
     "file": _file,
     "directory": _directory,
     "link": _link,

@@ -78,6 +78,15 @@ def test_links_are_made_replaced_and_kept(task: Make, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "one", "two"]
 
 
+def test_without_a_state_a_link_stays_a_link(task: Make, tmp_path: Path) -> None:
+    (tmp_path / "f").touch(0o600)
+    link = tmp_path / "link"
+    link.symlink_to("f")
+    settle(task("file", path=link, mode="0640"))
+    assert (link.readlink(), mode(tmp_path / "f")) == (Path("f"), "0640")
+    assert task("file", path=link, mode="0600", follow=False).plan().changed is False
+
+
 def test_a_file_gives_way_to_a_link_only_by_force(task: Make, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("kept")
     (tmp_path / "target").touch()
