@@ -206,6 +206,9 @@ class Program:
                 if changed and item.task is not None:
                     # What ran before may have made this task necessary, or spared it.
                     operations = self._plan_task(item, item.task, spec, self._observer.observe())
+                if not operations and item.task is not None:
+                    outcome.result = self._result_of_nothing(item.task, spec)
+                    outcome.changed = bool(outcome.result["changed"])
                 for operation in operations:
                     if cancelled.is_set() or self._closing.is_set():
                         self._note(spec, {"event": "cut", "item": item.id})
@@ -227,6 +230,13 @@ class Program:
             end["error"] = failure.to_wire()
         self._note(spec, end)
         emit(end)
+
+    def _result_of_nothing(self, task: TaskSpec, spec: HostSpec) -> dict[str, Any]:
+        """What `register` keeps of a task that had nothing to do: a module that finds nothing to change
+        describes what is there."""
+        if task.module in ENGINE_MODULES:
+            return {"changed": False}
+        return _module(task).apply(task.args, self._context(task, spec), lambda line: None)
 
     def _operate(
         self,
