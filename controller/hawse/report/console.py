@@ -245,6 +245,10 @@ class Progress:
         self._over: dict[str, HostRun] = {}
         self._width = max((len(host) for host in hosts), default=0)
 
+    @property
+    def verbose(self) -> bool:
+        return self._console.verbose
+
     def note(self, host: str, text: str) -> None:
         """What the host is at: `connecting`, `sending image … 40 %`. Shown on a terminal only."""
         self._since.setdefault(host, time.monotonic())

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from hawse_agent.errors import HawseError, Unreachable, from_wire
@@ -146,6 +146,24 @@ class HostRecorder:
             "ok" if status in ("ok", "ignored") else "failed" if status == "failed" else "skipped"
         ] += 1
         self._counts["changed"] += int(changed)
+
+    def settle(self, item: str, *, changed: bool) -> None:
+        """What a task came to in the end: `changed_when` may say that nothing has changed."""
+        if changed:
+            return
+        for index, result in enumerate(self._results):
+            if result.item == item and result.changed:
+                self._results[index] = replace(result, changed=False)
+                self._counts["changed"] -= 1
+
+    @property
+    def error(self) -> HawseError | None:
+        """What has ended the run here so far."""
+        return self._error
+
+    def overrule(self, error: HawseError) -> None:
+        """A better reason than the one that the host's thread saw: it was interrupted."""
+        self._error = error
 
     def fail(self, error: HawseError) -> None:
         """What ended the run here: out of reach, or refused as a whole. The first one counts."""

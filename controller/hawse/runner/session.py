@@ -1,0 +1,319 @@
+"""One host of a run: answers the requests of its programs, and keeps what the report says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from hawse.fleet import volumes
+from hawse.fleet.client import AgentClient
+from hawse.images.send import upload
+from hawse.images.store import ImageStore
+from hawse.playbook.requests import (
+    Apply,
+    Backup,
+    GatherFacts,
+    Outcome,
+    Restore,
+    Step,
+    planned_result,
+    planned_results,
+)
+from hawse.report.console import Progress
+from hawse.report.model import HostRecorder, Result
+from hawse.report.text import short_size
+from hawse.runner import offline
+from hawse_agent.errors import HawseError, HostRefused, NotFound, ProtocolError, TaskFailed, Unreachable
+from hawse_agent.plan.operations import Operation
+from hawse_agent.spec.host import HostSpec
+
+_PIECE = 1 << 18
+
+
+class Reach(Protocol):
+    """The way to the hosts, by their names. Each host is asked for by one thread at a time."""
+
+    def agent(self, host: str, say: Callable[[str], None]) -> AgentClient:
+        """A client of the agent, which is installed or upgraded where needed."""
+
+    def existing(self, host: str) -> AgentClient | None:
+        """A client of the agent as it is; None where there is none."""
+
+    def login_user(self, host: str) -> str:
+        """Of a connected host."""
+
+    def cut(self, host: str) -> None:
+        """End the connection under whoever uses it."""
+
+
+class Steps(Protocol):
+    """A `hawse.playbook.Program`, or what behaves like one."""
+
+    def __iter__(self) -> Iterator[Step]: ...
+
+    def feed(self, answer: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One request as it was planned: enough to apply exactly it later."""
+
+    spec: HostSpec
+    digest: str
+
+
+@dataclass(kw_only=True)
+class Session:
+    """`run` it for each program of the host, in order. One thread."""
+
+    name: str
+    reach: Reach
+    run_id: str
+    images: ImageStore
+    progress: Progress
+    recorder: HostRecorder
+    check: bool = False
+    show_plan: Callable[[str, tuple[Operation, ...]], None] = lambda host, operations: None
+    """Hears of each plan before it is applied."""
+    operations: list[Operation] = field(default_factory=list)
+    """Of check mode: what would change."""
+    planned: list[Planned] = field(default_factory=list)
+    unplanned: list[str] = field(default_factory=list)
+    """Of check mode: tasks of which no plan can be made before others have run."""
+    lost: bool = False
+    """Nothing further is asked of this host."""
+    _client: AgentClient | None = None
+    _connected: bool = False
+    _doing: str = ""
+
+    def run(self, steps: Steps) -> bool:
+        """Whether the host came to the end of the program."""
+        try:
+            for step in steps:
+                if isinstance(step, Outcome):
+                    self._outcome(step)
+                else:
+                    steps.feed(self._answer(step))
+        except HawseError as error:
+            self.fail(error)
+        return not self.lost
+
+    def fail(self, error: HawseError) -> None:
+        self.lost = True
+        self.recorder.fail(error)
+
+    def apply_kept(self, planned: Planned) -> None:
+        """Exactly what was planned before; raises PlanChanged when the host is no longer as it was."""
+        try:
+            client = self._connect()
+            assert client is not None
+            self._upload(client, client.plan(planned.spec).missing_blobs, {})
+            self._apply(client, planned.spec, planned.digest)
+        except HawseError as error:
+            self.fail(error)
+
+    @property
+    def doing(self) -> str:
+        """What the host is at, for who is interrupted."""
+        return self._doing
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    # answers
+
+    def _answer(self, step: Apply | GatherFacts | Backup | Restore) -> Mapping[str, Any]:
+        if isinstance(step, GatherFacts):
+            return self._facts(step.host)
+        if isinstance(step, Apply):
+            return self._items(step)
+        return self._transfer(step)
+
+    def _connect(self) -> AgentClient | None:
+        """None in check mode, when the host has no agent."""
+        if self._connected:
+            return self._client
+        self._say("connecting")
+        if self.check:
+            self._client = self.reach.existing(self.name)
+            if self._client is None:
+                self.operations.append(offline.AGENT)
+        else:
+            self._client = self.reach.agent(self.name, self._say)
+        self._connected = True
+        return self._client
+
+    def _facts(self, host: str) -> Mapping[str, Any]:
+        if host == self.name:
+            client = self._connect()
+            self._say("gathering facts")
+            return client.facts() if client is not None else {}
+        try:
+            other = self.reach.existing(host)
+        except HawseError:  # shown by the other host's own run; here its facts are undefined
+            return {}
+        if other is None:
+            return {}
+        with other.second() as client:
+            return client.facts()
+
+    def _items(self, step: Apply) -> Mapping[str, Any]:
+        client = self._connect()
+        if client is None:
+            operations = offline.plan(step.items)
+            self.operations += operations
+            self.unplanned += [item.name for item in step.items]
+            return planned_results(step.items, operations)
+        spec = HostSpec(items=step.items, login_user=self.reach.login_user(self.name), run_id=self.run_id)
+        self._say("planning")
+        answer = client.plan(spec)
+        if self.check:
+            self.operations += answer.plan.operations
+            self.planned.append(Planned(spec=spec, digest=answer.plan.digest))
+            return planned_results(step.items, answer.plan.operations)
+        if not answer.plan.operations:
+            unchanged = {"changed": False, "failed": False}
+            for item in step.items:
+                self.recorder.event({"event": "item", "id": item.id, **unchanged})
+            return {item.id: unchanged for item in step.items}
+        self.show_plan(self.name, answer.plan.operations)
+        self._upload(client, answer.missing_blobs, step.blobs)
+        return self._apply(client, spec, answer.plan.digest)
+
+    def _apply(self, client: AgentClient, spec: HostSpec, digest: str) -> Mapping[str, Any]:
+        results: dict[str, Any] = {}
+        self._doing = "starting"
+        try:
+            for event in client.apply(spec, digest):
+                self.recorder.event(event)
+                self.progress.event(self.name, event)
+                if event["event"] == "operation" and event["status"] == "start":
+                    operation = event["operation"]
+                    self._doing = f"{operation['action']} {operation['kind']} {operation['name']}"
+                elif event["event"] == "item":
+                    results[event["id"]] = event["result"]
+                elif event["event"] == "end" and event.get("failed"):
+                    self.lost = True
+        except (Unreachable, ProtocolError) as error:
+            raise Unreachable(
+                f"{self.name}: the connection was lost at: {self._doing} ({error.message})",
+                stage="agent",
+                hint="the agent ends what it was at and starts nothing further; run again to go on",
+            ) from error
+        self._doing = ""
+        return results
+
+    def _upload(self, client: AgentClient, digests: tuple[str, ...], files: Mapping[str, Path]) -> None:
+        if not digests:
+            return
+        with client.second() as bulk:
+            for digest in digests:
+                if digest in files:
+                    path = files[digest]
+                    self._say(f"sending {path.name}")
+                    bulk.upload_blob(digest, _pieces(path), path.stat().st_size)
+            held = tuple(digest for digest in digests if digest not in files)
+            upload(
+                bulk,
+                self.images,
+                held,
+                progress=lambda sent, total: self._say(
+                    f"sending image: {short_size(sent)} of {short_size(total)}"
+                ),
+            )
+
+    def _transfer(self, step: Backup | Restore) -> Mapping[str, Any]:
+        kind = "backup" if isinstance(step, Backup) else "restore"
+        if self.check:
+            self._connect()
+            place = step.dest if isinstance(step, Backup) else step.src
+            reason = f"to {place}" if isinstance(step, Backup) else f"from {place}"
+            self.operations.append(
+                Operation(item=step.id, action="run", kind=f"volume_{kind}", name=step.volume, reason=reason)
+            )
+            self.unplanned.append(step.name)
+            return {step.id: planned_result(changed=True)}
+        client = self._connect()
+        assert client is not None
+        try:
+            result = self._move(client, step)
+        except (NotFound, HostRefused, TaskFailed) as error:
+            return {step.id: {"changed": False, "failed": True, "msg": error.message}}
+        return {step.id: {"changed": True, "failed": False, **result}}
+
+    def _move(self, client: AgentClient, step: Backup | Restore) -> dict[str, Any]:
+        if isinstance(step, Backup):
+            manifest = volumes.backup(
+                client,
+                step.volume,
+                step.dest,
+                compression=step.compression,
+                progress=lambda done, total: self._say(f"backing up: {short_size(done)} received"),
+            )
+            self._moved(step, f"volume {step.volume} to {step.dest}")
+            return {"dest": str(step.dest), "files": len(manifest.get("files", ()))}
+        restored = volumes.restore(
+            client,
+            step.volume,
+            step.src,
+            progress=lambda done, total: self._say(
+                f"restoring: {short_size(done)} of {short_size(total)} sent"
+            ),
+        )
+        self._moved(step, f"volume {step.volume} from {step.src}")
+        return dict(restored)
+
+    def _moved(self, step: Backup | Restore, message: str) -> None:
+        self.recorder.answered(step.id, step.name, "ok", changed=True, message=message)
+        self.progress.result(
+            self.name, Result(item=step.id, name=step.name, status="ok", changed=True, message=message)
+        )
+
+    # outcomes
+
+    def _outcome(self, step: Outcome) -> None:
+        if step.status == "unknown":
+            self.operations.append(
+                Operation(
+                    item=step.item,
+                    action="run",
+                    kind="task",
+                    name=step.name,
+                    reason=step.message,
+                    unknown=True,
+                )
+            )
+            self.unplanned.append(step.name)
+            return
+        if step.local:
+            self.recorder.answered(
+                step.item, step.name, step.status, changed=step.changed, message=step.message
+            )
+            if step.status != "skipped" or self.progress.verbose:
+                self.progress.result(
+                    self.name,
+                    Result(
+                        item=step.item,
+                        name=step.name,
+                        status=step.status,
+                        changed=step.changed,
+                        message=step.message,
+                    ),
+                )
+        else:
+            self.recorder.settle(step.item, changed=step.changed)
+        if step.status == "failed":
+            self.fail(TaskFailed(f"{step.name}: {step.message or 'failed'}", result=dict(step.result)))
+
+    def _say(self, text: str) -> None:
+        self._doing = text
+        self.progress.note(self.name, text)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
