@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,22 @@ def test_a_content_is_validated_by_the_user(root: Path, home: Path) -> None:
     validate = f"sh -c 'id -u > {home}/who; test -r $0' %s"
     apply("copy", context(root), dest=home / "f", content="x", validate=validate)
     assert (home / "who").read_text() == f"{UID}\n"
+
+
+def test_the_users_other_groups_count_and_the_daemons_do_not(root: Path) -> None:
+    shared = root / "shared"
+    shared.write_text("x")
+    os.chown(shared, 0, 4)
+    shared.chmod(0o040)
+    user = users.account(USER)
+    assert users.as_user(replace(user, groups=(UID, 4)), shared.read_text) == "x"
+    before = os.getgroups()
+    os.setgroups([0, 4])
+    try:
+        with pytest.raises(PermissionError):
+            users.as_user(user, shared.read_text)
+    finally:
+        os.setgroups(before)
 
 
 def test_the_daemon_stays_who_it_is(root: Path) -> None:
