@@ -6,11 +6,13 @@ Packages are only asked about: installing them would change the machine.
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
 import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pytest
 from tests.support import isolation
 
 from hawse_agent.errors import OutOfSpace, TaskFailed
-from hawse_agent.linux import mount
+from hawse_agent.linux import libc, mount
 from hawse_agent.provision import MODULES, Context, ItemPlan, users
 
 pytestmark = pytest.mark.skipif(isolation.current() is None, reason="needs root, inside of a session")
@@ -161,13 +163,14 @@ def test_the_users_other_groups_count_and_the_daemons_do_not(root: Path) -> None
     shared.chmod(0o040)
     user = users.account(USER)
     assert users.as_user(replace(user, groups=(UID, 4)), shared.read_text) == "x"
-    before = os.getgroups()
-    os.setgroups([0, 4])
-    try:
-        with pytest.raises(PermissionError):
-            users.as_user(user, shared.read_text)
-    finally:
-        os.setgroups(before)
+
+    def daemon() -> str:
+        groups = (ctypes.c_uint32 * 1)(4)
+        libc.syscall("setgroups", 1, groups)  # of this thread, which the task's thread comes from
+        return users.as_user(user, shared.read_text)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(PermissionError):
+        pool.submit(daemon).result()
 
 
 def test_the_daemon_stays_who_it_is(root: Path) -> None:

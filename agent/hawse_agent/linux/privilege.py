@@ -155,7 +155,9 @@ def set_child_subreaper() -> None:
 def set_file_identity(uid: int, gid: int, groups: Sequence[int]) -> None:
     """From now on this thread, and it alone, reaches files as that user: no capability is left to it.
 
-    Real, effective and saved ids stay, so the user can neither signal nor trace the process.
+    Real, effective and saved ids stay, so the user can neither signal nor trace the process. As long as the
+    thread lives, the process must not use os.setgroups, os.setuid and their like: libc has every thread do
+    those and aborts when one is refused. In a child, after a fork, they are safe.
     """
     libc.syscall("setgroups", len(groups), (ctypes.c_uint32 * len(groups))(*groups), what="setgroups")
     libc.syscall("setfsgid", gid)
