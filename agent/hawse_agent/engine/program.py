@@ -96,7 +96,7 @@ class Program:
         for item in spec.items:
             if item.stack is not None:
                 for source in item.stack.images:
-                    if (item.id, source.reference) in sent:
+                    if (item.id, _full(source.reference)) in sent:
                         wanted += source.blobs
             elif item.task is not None:
                 if item.task.module == "image" and any(op == item.id for op, _ in sent):

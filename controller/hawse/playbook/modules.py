@@ -20,11 +20,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
-from hawse_agent.spec.task import ARGUMENTS, FREE_FORM
-
 from hawse.template.filters import to_bool
 from hawse_agent.errors import InputError
 from hawse_agent.spec import codec
+from hawse_agent.spec.task import ARGUMENTS, FREE_FORM
 
 Compression = Literal["zstd", "gzip", "none"]
 

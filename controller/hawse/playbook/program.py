@@ -399,7 +399,12 @@ class Program:
         yield from self._flush()
         if self.failed:
             return
-        message = f"depends on {unknown.key!r} of an earlier task, which is known once that has run"
+        fact = unknown.key.startswith("ansible_") and self._memory.silent
+        message = f"depends on {unknown.key!r}" + (
+            ", a fact, and the host has no agent to ask yet"
+            if fact
+            else " of an earlier task, which is known once that has run"
+        )
         yield Outcome(item=task.id, name=task.name, status="unknown", message=message, local=True)
         if task.register:
             self._memory.learn({task.register: data(PlannedResult())})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hawse.inventory import Inventory
+from hawse.playbook.requests import UnknownResult
 from hawse.template import NotYet, Promise, Scope, View
 from hawse.variables import Variable, data
 from hawse_agent.errors import InputError
@@ -23,12 +24,14 @@ class HostMemory:
     """Each fact by its name, `ansible_hostname`, and all of them without the prefix in `ansible_facts`."""
     asked: bool = False
     """Whether the host was asked for its facts."""
+    silent: bool = False
+    """It could not answer: in check mode, a host without an agent."""
     names: Mapping[str, Variable] = field(default_factory=dict)
 
     def gathered(self, facts: Mapping[str, Any]) -> None:
         short = {name.removeprefix("ansible_"): value for name, value in facts.items()}
         self.facts = {**{name: data(value) for name, value in facts.items()}, "ansible_facts": data(short)}
-        self.asked = True
+        self.asked, self.silent = True, not facts
 
     def learn(self, names: Mapping[str, Variable]) -> None:
         self.names = {**self.names, **names}
@@ -112,7 +115,12 @@ class HostVars(Mapping[str, View]):
         """Asks for the facts of a host when an undefined name may be one."""
 
         def missing(name: str) -> None:
-            if self._gather and name.startswith("ansible_") and not self._run.memory.of(host).asked:
+            memory = self._run.memory.of(host)
+            if not self._gather or not name.startswith("ansible_"):
+                return
+            if not memory.asked:
                 raise FactsNeeded(host)
+            if memory.silent and self._run.check:
+                raise UnknownResult(name)
 
         return missing
