@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from hawse_agent.errors import InputError, TaskFailed
@@ -23,8 +24,13 @@ _IDLE_STATES = {"06", "0A"}
 
 
 def plan(args: WaitForArguments, context: Context) -> ItemPlan:
-    """Earlier tasks decide what there will be to wait for, so nothing is known before."""
+    """What holds already need not be waited for. It is asked again when a task before it changes something."""
     _check(args)
+    waits = args.port is not None or bool(args.path)
+    if waits and not args.delay:
+        quick = replace(args, connect_timeout=min(args.connect_timeout, 1.0))
+        if _checker(quick, users.account(context.user))():
+            return ItemPlan(changed=False)
     return ItemPlan(changed=False, unknown=True, reason=f"waits for {_what(args)}")
 
 

@@ -328,10 +328,15 @@ def run_total(run: RunReport) -> str:
 
 
 def _plan_total(plans: Mapping[str, Plan | HawseError]) -> str:
-    operations = [len(plan.operations) for plan in plans.values() if isinstance(plan, Plan)]
-    changing = sum(1 for count in operations if count)
-    text = f"{sum(operations)} to change on {changing} of {len(plans)} host{'s' if len(plans) != 1 else ''}"
-    failed = len(plans) - len(operations)
+    """`3 to change on 1 of 2 hosts, 1 known only when it runs`."""
+    made = [plan for plan in plans.values() if isinstance(plan, Plan)]
+    known = [sum(not operation.unknown for operation in plan.operations) for plan in made]
+    unknown = sum(operation.unknown for plan in made for operation in plan.operations)
+    changing = sum(1 for count in known if count)
+    text = f"{sum(known)} to change on {changing} of {len(plans)} host{'s' if len(plans) != 1 else ''}"
+    if unknown:
+        text += f", {unknown} known only when run"
+    failed = len(plans) - len(made)
     return text + (f", {failed} without a plan" if failed else "")
 
 
