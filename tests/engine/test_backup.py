@@ -31,17 +31,8 @@ pytestmark = pytest.mark.skipif(isolation.current() is None, reason="needs root,
 
 
 @pytest.fixture
-def root(request: pytest.FixtureRequest) -> Path:
-    session = isolation.current()
-    assert session is not None
-    path = session.directory / request.node.name.translate({ord(c): "_" for c in "[]/"})
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def store(root: Path) -> VolumeStore:
-    return VolumeStore(paths_for(root))
+def store(tmp_path: Path) -> VolumeStore:
+    return VolumeStore(paths_for(tmp_path))
 
 
 @pytest.fixture(params=["gnu", "python"])
@@ -152,11 +143,11 @@ def test_everything_comes_back(store: VolumeStore, producer: str, compression: s
     assert sorted(os.listdir(info.path.parent.parent)) == ["data", "other"]
 
 
-def test_plain_tar_reads_it(store: VolumeStore, producer: str, root: Path) -> None:
+def test_plain_tar_reads_it(store: VolumeStore, producer: str, tmp_path: Path) -> None:
     info = store.create(VolumeSpec(name="data"))
     rich_tree(info.path)
     data, _ = backup(store, "data", "none")
-    out = root / "out"
+    out = tmp_path / "out"
     out.mkdir()
     subprocess.run(
         ["tar", "-x", "-p", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", out],
@@ -230,7 +221,7 @@ def test_a_tarball_that_is_not_the_manifests(store: VolumeStore) -> None:
         [("disk", b"4", "")],
     ],
 )
-def test_hostile_tarballs(store: VolumeStore, root: Path, entries: list[tuple[str, bytes, str]]) -> None:
+def test_hostile_tarballs(store: VolumeStore, tmp_path: Path, entries: list[tuple[str, bytes, str]]) -> None:
     info = store.create(VolumeSpec(name="data"))
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
@@ -243,12 +234,12 @@ def test_hostile_tarballs(store: VolumeStore, root: Path, entries: list[tuple[st
     forged = replace(manifest, tar_sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
     with pytest.raises(InputError):
         restore(store, "data", data, forged)
-    assert not list(info.path.iterdir()) and not list(root.rglob("escape"))
+    assert not list(info.path.iterdir()) and not list(tmp_path.rglob("escape"))
 
 
-def test_a_link_never_leads_out(store: VolumeStore, root: Path) -> None:
+def test_a_link_never_leads_out(store: VolumeStore, tmp_path: Path) -> None:
     """An entry below a link lands inside of the new tree, at worst."""
-    outside = root / "outside"
+    outside = tmp_path / "outside"
     outside.mkdir()
     store.create(VolumeSpec(name="data"))
     out = io.BytesIO()
@@ -280,25 +271,28 @@ def test_sockets_are_warned_of(store: VolumeStore, producer: str, monkeypatch: p
     restore(store, "data", data, manifest)
 
 
-def test_a_full_disk_leaves_the_old_data(root: Path) -> None:
-    store = VolumeStore(paths_for(root / "big"))
+def test_a_full_disk_leaves_the_old_data(tmp_path: Path) -> None:
+    store = VolumeStore(paths_for(tmp_path / "big"))
     info = store.create(VolumeSpec(name="data"))
     (info.path / "random").write_bytes(os.urandom(8 << 20))
     data, manifest = backup(store, "data")
-    small = root / "small"
+    small = tmp_path / "small"
     small.mkdir()
     mount.mount("tmpfs", str(small), "tmpfs", 0, "size=4m")
-    full = VolumeStore(paths_for(small))
-    kept = full.create(VolumeSpec(name="data"))
-    (kept.path / "old").write_text("still here")
-    with pytest.raises(OutOfSpace):
-        restore(full, "data", data, manifest)
-    assert (kept.path / "old").read_text() == "still here"
-    assert os.listdir(kept.path.parent.parent) == ["data"]
+    try:
+        full = VolumeStore(paths_for(small))
+        kept = full.create(VolumeSpec(name="data"))
+        (kept.path / "old").write_text("still here")
+        with pytest.raises(OutOfSpace):
+            restore(full, "data", data, manifest)
+        assert (kept.path / "old").read_text() == "still here"
+        assert os.listdir(kept.path.parent.parent) == ["data"]
+    finally:
+        mount.umount(str(small))
 
 
-def test_first_use_copies_the_image(store: VolumeStore, root: Path) -> None:
-    base, top = root / "base", root / "top"
+def test_first_use_copies_the_image(store: VolumeStore, tmp_path: Path) -> None:
+    base, top = tmp_path / "base", tmp_path / "top"
     rich_tree(base / "srv" / "data") if not (base / "srv" / "data").mkdir(parents=True) else None
     (base / "var").mkdir()
     os.symlink("/srv/data", base / "var" / "lib")
@@ -321,8 +315,8 @@ def test_first_use_copies_the_image(store: VolumeStore, root: Path) -> None:
     assert not (info.path / "sub" / "again").exists()
 
 
-def test_first_use_of_one_layer_and_of_none(store: VolumeStore, root: Path) -> None:
-    layer = root / "layer"
+def test_first_use_of_one_layer_and_of_none(store: VolumeStore, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
     (layer / "d").mkdir(parents=True)
     (layer / "d" / "x").write_text("x")
     os.link(layer / "d" / "x", layer / "d" / "y")
@@ -337,7 +331,7 @@ def test_first_use_of_one_layer_and_of_none(store: VolumeStore, root: Path) -> N
     assert store.size("data") == sum(p.stat().st_blocks * 512 for p in (info.path, info.path / "x"))
 
 
-def test_recover_finishes_and_removes(store: VolumeStore, root: Path) -> None:
+def test_recover_finishes_and_removes(store: VolumeStore, tmp_path: Path) -> None:
     info = store.create(VolumeSpec(name="data"))
     copied = info.path.parent / "copied"
     copied.mkdir(mode=0o751)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,6 +67,14 @@ def new_namespace() -> int:
 @dataclass(kw_only=True)
 class Namespace:
     fd: int
+    servers: list[socket.socket] = field(default_factory=list)
+
+    def close(self) -> None:
+        for server in self.servers:
+            with contextlib.suppress(OSError):  # ENOTCONN for datagrams, and yet it ends the waiting
+                server.shutdown(socket.SHUT_RDWR)
+            server.close()
+        os.close(self.fd)
 
     def run(self, call: Callable[[], T]) -> T:
         def inside() -> T:
@@ -81,6 +89,7 @@ class Namespace:
         sock = self.run(lambda: socket.socket(socket.AF_INET, kind))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("0.0.0.0", port))
+        self.servers.append(sock)
 
         def answer_all() -> None:
             with contextlib.suppress(OSError):
@@ -88,7 +97,9 @@ class Namespace:
                     sock.listen()
                 while True:
                     if udp:
-                        _, peer = sock.recvfrom(100)
+                        question, peer = sock.recvfrom(100)
+                        if not question:
+                            return
                         sock.sendto(answer + b" " + peer[0].encode(), peer)
                     else:
                         connection, peer = sock.accept()
@@ -143,6 +154,7 @@ class Site:
     paths: Paths
     networks: dict[str, NetworkRecord]
     places: dict[str, list[Place]]
+    namespaces: list[Namespace]
     ports: list[PortRecord]
     reserved: list[int]
     servers: list[subprocess.Popen[bytes]]
@@ -159,6 +171,7 @@ class Site:
         self, name: str, *wanted: str, ports: tuple[PortMap, ...] = (), aliases: tuple[str, ...] = ()
     ) -> Namespace:
         namespace = Namespace(fd=new_namespace())
+        self.namespaces.append(namespace)
         container = (name.encode().hex() * 64)[:64]
         places = []
         for index, network_name in enumerate(wanted):
@@ -221,6 +234,7 @@ def new_site(root: Path) -> Iterator[Site]:
         paths=paths,
         networks={},
         places={},
+        namespaces=[],
         ports=[],
         reserved=[],
         servers=[],
@@ -232,11 +246,22 @@ def new_site(root: Path) -> Iterator[Site]:
         yield site
     finally:
         site.manager.remove_all()
+        for namespace in site.namespaces:
+            namespace.close()
         for fd in site.reserved:
             os.close(fd)
         for server in site.servers:
             server.kill()
             server.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forwarding() -> Iterator[None]:
+    """On before the first network turns it on: instances share it, so none turns it off again."""
+    switch = Path("/proc/sys/net/ipv4/ip_forward")
+    switch.write_text("1")
+    yield
+    switch.write_text("0")
 
 
 @pytest.fixture
@@ -259,7 +284,7 @@ def outside() -> Iterator[Namespace]:
     namespace.run(lambda: ip("link set lo up"))
     yield namespace
     ip("link del cable0")
-    os.close(namespace.fd)
+    namespace.close()
 
 
 def ip(words: str) -> None:
@@ -564,6 +589,7 @@ def test_many_start_at_once(site: Site) -> None:
 
     def start(number: int) -> Namespace:
         namespace = Namespace(fd=new_namespace())
+        site.namespaces.append(namespace)
         container = f"{number:02x}" * 32
         with planning:  # as the engine does
             network = site.networks["shop"]

@@ -59,13 +59,9 @@ class Machine(machine_support.Machine):
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    session = isolation.current()
-    assert session is not None
-    directory = session.directory / f"runtime-{time.monotonic_ns()}"
-    directory.mkdir()
-    base = find_base(paths_for(directory / "agent"))
-    machine = Machine(directory, base)
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    base = find_base(paths_for(tmp_path / "agent"))
+    machine = Machine(tmp_path, base)
     before = mounts()
     yield machine
     assert machine.tree.names() == []

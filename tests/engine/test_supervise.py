@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import busybox, isolation
+from tests.support import busybox, isolation, leaks
 from tests.support.machine import Machine
 
 from hawse_agent.cgroups import Base, find_base
@@ -60,6 +60,15 @@ class Running:
         exited = self.wait("exited")
         self.wait("gone")
         return exited
+
+    def wait_for_log(self, text: str) -> None:
+        """A shell that has just been started ignores signals until its trap is set."""
+        deadline = time.monotonic() + TIMEOUT
+        path = Path(self.config.log_path)
+        for record in logs.read(path, follow=True, stop=lambda: time.monotonic() > deadline):
+            if text in record.data.decode():
+                return
+        raise AssertionError(f"{text!r} was not said")
 
     @property
     def log(self) -> str:
@@ -113,17 +122,16 @@ class Shims(Machine):
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
     zygote = Zygote.fork(["/bin/false"], shim.main, dns.serve)
+    while "hawse-agent: zygote" not in leaks.processes():
+        time.sleep(0.001)  # it is this process by name until it has begun
     yield zygote
     zygote.close()
+    os.wait()
 
 
 @pytest.fixture
-def shims(zygote: Zygote) -> Iterator[Shims]:
-    session = isolation.current()
-    assert session is not None
-    directory = session.directory / f"shims-{time.monotonic_ns()}"
-    directory.mkdir()
-    shims = Shims(directory, find_base(paths_for(directory / "agent")), zygote)
+def shims(zygote: Zygote, tmp_path: Path) -> Iterator[Shims]:
+    shims = Shims(tmp_path, find_base(paths_for(tmp_path / "agent")), zygote)
     yield shims
     shims.close()
     assert shims.tree.names() == []
@@ -283,10 +291,12 @@ def test_an_exec_ends_with_its_container(shims: Shims) -> None:
 
 
 def test_stop_asks_and_then_kills(shims: Shims) -> None:
-    polite = shims.start("trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    polite = shims.start("trap 'exit 5' TERM; echo listening; while :; do sleep 0.05; done")
+    polite.wait_for_log("listening")
     polite.shim.stop(signal=15, timeout=20)
     assert polite.end()["exit_code"] == 5
-    deaf = shims.start("trap '' TERM; while :; do sleep 1; done")
+    deaf = shims.start("trap '' TERM; echo listening; while :; do sleep 1; done")
+    deaf.wait_for_log("listening")
     began = time.monotonic()
     deaf.shim.stop(signal=15, timeout=0.3)
     assert deaf.end()["exit_code"] == 137
@@ -294,7 +304,8 @@ def test_stop_asks_and_then_kills(shims: Shims) -> None:
 
 
 def test_pause_and_stop_of_a_paused_one(shims: Shims) -> None:
-    running = shims.start("trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    running = shims.start("trap 'exit 5' TERM; echo listening; while :; do sleep 0.05; done")
+    running.wait_for_log("listening")
     running.shim.pause()
     assert running.wait("paused")
     assert running.shim.state()["status"] == "paused"
@@ -390,6 +401,7 @@ def test_it_needs_neither_zygote_nor_watcher(shims: Shims) -> None:
     shims.zygote, kept = mine, shims.zygote
     running = shims.start("sleep 0.3; echo done", restart=RestartPolicy(mode="always"))
     mine.close()
+    os.wait()
     shims.zygote = kept
     running.started.watch.shutdown(socket.SHUT_RDWR)
     state, watch = running.shim.watch()

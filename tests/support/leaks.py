@@ -12,6 +12,7 @@ second one is. Contents of files are not compared, nor what is deeper than an ag
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -33,13 +34,14 @@ TIMEOUT = 5.0
 _DEPTH = 4
 _HOST_INIT = "hawse-host-init"
 _VOLATILE = re.compile(r"nf_conntrack_count|/route/|/conf/\w+/(stable_secret|temp_\w+)|rpc|fs/")
-_PYTEST_OWN = re.compile(r"/tmp/pytest-of-|__pycache__")
+_NOT_COUNTED = re.compile(r"pytest-of-.*|__pycache__|net\d+")
+"""pytest's own, and directories of test networks: the disks of hosts are looked at from inside."""
 
 
 def snapshot(directory: Path) -> Snapshot:
     """All that is here now: `directory` is the session's."""
     found: Snapshot = Counter()
-    pids = [entry for entry in os.listdir("/proc") if entry.isdigit()]
+    pids = _pids()
     hosts = []
     for pid in pids:
         name, title, cgroup = _process(pid)
@@ -69,10 +71,24 @@ def wait_for(before: Snapshot, directory: Path, timeout: float = TIMEOUT) -> lis
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
-    return [
-        *(f"left behind: {line}" for line in sorted((after - before).elements())),
-        *(f"gone: {line}" for line in sorted((before - after).elements())),
-    ]
+    """A directory stands for what is in it."""
+    found = []
+    for word, more, less in (("left behind", after, before), ("gone", before, after)):
+        last = "\0"
+        for line in sorted((more - less).elements()):
+            if not line.startswith(f"{last}/"):
+                found.append(f"{word}: {line}")
+                last = line
+    return found
+
+
+def processes() -> list[str]:
+    """Titles of all that run here."""
+    return [title for pid in _pids() if (title := _process(pid)[1])]
+
+
+def _pids() -> list[str]:
+    return [entry for entry in os.listdir("/proc") if entry.isdigit()]
 
 
 def _process(pid: str) -> tuple[str, str, str]:
@@ -91,14 +107,13 @@ def _network_namespaces(pids: Iterable[str]) -> set[str]:
     """Those of processes, and those that an open descriptor or a mount keeps."""
     found = set()
     for pid in pids:
-        try:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended while being looked at
             found.add(os.readlink(f"/proc/{pid}/ns/net"))
             for fd in os.listdir(f"/proc/{pid}/fd"):
-                target = os.readlink(f"/proc/{pid}/fd/{fd}")
-                if target.startswith("net:["):
-                    found.add(target)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended, or closed, while being looked at
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as that of this listing
+                    target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                    if target.startswith("net:["):
+                        found.add(target)
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         root = line.split(" ", 4)[3]
         if root.startswith("net:["):
@@ -118,28 +133,27 @@ def _place(pid: str, prefix: str, directories: Iterable[str | Path]) -> Iterator
         left, _, right = line.partition(" - ")
         fstype, source, _ = right.split(" ", 2)
         yield f"{prefix}mount {fstype} {source} on {left.split()[4]}"
-    root = Path("/proc", pid, "root")
-    for link in os.listdir(root / "sys/class/net"):
+    root = "" if pid == "self" else f"/proc/{pid}/root"
+    for link in os.listdir(f"{root}/sys/class/net"):
         yield f"{prefix}link {link}"
     for directory in directories:
-        for path in _files(root / str(directory).lstrip("/"), _DEPTH):
-            name = f"/{path.relative_to(root)}"
-            if not _PYTEST_OWN.search(name):
-                yield f"{prefix}file {name}"
+        for path in _files(f"{root}{directory}", _DEPTH):
+            yield f"{prefix}file {path.removeprefix(root)}"
     for line in _of_network(pid):
         yield f"{prefix}{line}"
 
 
-def _files(directory: Path, depth: int) -> Iterator[Path]:
+def _files(directory: str, depth: int) -> Iterator[str]:
     try:
         entries = list(os.scandir(directory))
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        yield Path(entry)
-        # A test network's directory has the disks of its hosts, which are looked at from inside.
-        if depth > 1 and entry.is_dir(follow_symlinks=False) and not re.fullmatch(r"net\d+", entry.name):
-            yield from _files(Path(entry), depth - 1)
+        if _NOT_COUNTED.fullmatch(entry.name):
+            continue
+        yield entry.path
+        if depth > 1 and entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, depth - 1)
 
 
 def _of_network(pid: str) -> list[str]:
