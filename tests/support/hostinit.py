@@ -110,7 +110,12 @@ def _mount_root(config: dict[str, Any], where: list[cgrouptree.Hierarchy]) -> No
     cgrouptree.mount_view(where, root / "sys/fs/cgroup")
     for target, mode in (("run", "755"), ("tmp", "1777")):
         linux.mount("tmpfs", root / target, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode={mode}")
-    for directory, mode_bits in (("run/sshd", 0o755), ("run/lock", 0o1777), ("run/user", 0o755)):
+    for directory, mode_bits in (
+        ("run/sshd", 0o755),
+        ("run/mount", 0o755),
+        ("run/lock", 0o1777),
+        ("run/user", 0o755),
+    ):
         (root / directory).mkdir()
         (root / directory).chmod(mode_bits)
     _mount_dev(root / "dev")
