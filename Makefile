@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 SESSION := $(BIN)/python -m tests.support.isolation --
 KEEP ?=
 
-.PHONY: help demo test test-unit test-engine test-fleet test-vm test-peers soak lint bench clean packages
+.PHONY: help demo test test-unit test-engine test-fleet test-vm test-peers soak lint bench clean packages image
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -20,10 +20,13 @@ $(STAMP): pyproject.toml setup/prepare.py
 	@$(PYTHON) setup/prepare.py venv $(VENV)
 	@touch $@
 
-demo: packages $(STAMP) ## the main job, on three test hosts that it makes itself (KEEP=1 leaves them up)
+image: packages $(STAMP)
+	@$(BIN)/python -m tests.support.guestbook
+
+demo: packages $(STAMP) image ## the main job, on three test hosts that it makes itself (KEEP=1 leaves them up)
 	@KEEP='$(KEEP)' $(SESSION) $(BIN)/python -m tests.support.demo
 
-test: packages $(STAMP) lint test-unit test-engine test-fleet ## everything that CI runs
+test: packages $(STAMP) image lint test-unit test-engine test-fleet ## everything that CI runs
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check --quiet agent controller tests bench setup
@@ -36,7 +39,7 @@ test-unit: $(STAMP)
 test-engine: packages $(STAMP)
 	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/engine
 
-test-fleet: packages $(STAMP)
+test-fleet: packages $(STAMP) image
 	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/fleet
 
 test-peers: packages $(STAMP) ## comparisons that need dockerd
