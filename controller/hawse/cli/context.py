@@ -113,10 +113,15 @@ class Context:
 
     def scope(self, host: Host, playbook_dir: Path | None = None) -> Scope:
         """What is known about a host without asking it: inventory and -e, no facts."""
+        from hawse.playbook.run import HostVars, Run
         from hawse.template import Scope
+        from hawse.variables import data
 
+        run = Run(inventory=self.inventory, project=self.project.directory, extra=self.extra_vars)
+        hostvars = HostVars(run, playbook_dir or self.project.directory, own=host.name, gather=False)
         variables = self.inventory.variables(host, playbook_dir)
-        return Scope({**variables, **self.extra_vars, **self.inventory.magic(host)})
+        magic = {**self.inventory.magic(host), "hostvars": data(hostvars)}
+        return Scope({**variables, **self.extra_vars, **magic})
 
     def connection(self, host: Host) -> Connection:
         """How the host is reached, and as whom its tasks run."""
