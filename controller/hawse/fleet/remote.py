@@ -81,10 +81,8 @@ def unpack(data):
                     shutil.copyfileobj(tar.extractfile(entry), file)
                     os.fchmod(file.fileno(), entry.mode)
         launcher(partial)
-        # pyroute2 is compiled as it is imported: a tenth of it is ever used.
         import compileall
-        for name in ("hawse_agent", "h11"):
-            compileall.compile_dir(os.path.join(partial, name), quiet=2)
+        compileall.compile_dir(partial, quiet=2)
         os.sync()
         try:
             os.rename(partial, target)
@@ -102,10 +100,11 @@ def launcher(directory):
         body = file.read()
     if body.startswith("#!"):
         body = body.split("\\n", 1)[1]
-    with open(path + ".new", "w") as file:
+    new = "%s.%d" % (path, os.getpid())  # others may be installing
+    with open(new, "w") as file:
         file.write("#!%s -IS\\n%s" % (sys.executable, body))
         os.fchmod(file.fileno(), 0o755)
-    os.rename(path + ".new", path)
+    os.rename(new, path)
 
 
 def libraries(answer):
@@ -141,8 +140,8 @@ def loads(library):
 
 def switch():
     os.makedirs(os.path.dirname(LINK), exist_ok=True)
-    partial = LINK + ".hawse-new"
-    if os.path.lexists(partial):
+    partial = "%s.new-%d" % (LINK, os.getpid())
+    if os.path.lexists(partial):  # of one that was killed
         os.unlink(partial)
     os.symlink(os.path.join(HOME, DIGEST, "bin", "hawse-agent"), partial)
     os.rename(partial, LINK)

@@ -7,6 +7,7 @@ host behind it. Closing a connection closes all its channels; nothing here is le
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import threading
@@ -353,8 +354,19 @@ def _parse_hop(hop: str) -> tuple[str, str, int]:
     return user, host, int(port or 0)
 
 
+class _ProxySocket(socket.socket):
+    """Closing it ends its ProxyCommand by SIGHUP, as OpenSSH does: not every program minds its stdin."""
+
+    process: subprocess.Popen[bytes]
+
+    def close(self) -> None:
+        super().close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGHUP)
+
+
 def _proxy(command: str) -> socket.socket:
-    """A socket whose other end is the stdin and stdout of a ProxyCommand, which ends with it."""
+    """A socket whose other end is the stdin and stdout of a ProxyCommand."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -364,7 +376,9 @@ def _proxy(command: str) -> socket.socket:
             start_new_session=True,
         )
     threading.Thread(target=process.wait, name="proxy command", daemon=True).start()
-    return ours
+    proxy = _ProxySocket(fileno=ours.detach())
+    proxy.process = process
+    return proxy
 
 
 def _pinned(target: Target) -> HostKey:
