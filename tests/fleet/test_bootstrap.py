@@ -239,7 +239,7 @@ def test_remove(connection: Connection, web1: TestHost, ours: Bundle) -> None:
 def test_our_real_bundle_arrives_whole(connection: Connection, web1: TestHost) -> None:
     made = bundle.bundle()
     bootstrap.install(connection, made)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import h11, pyroute2, hawse_agent as agent; "
-    code += "print(agent.__version__)"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import h11, hawse_agent.engine.engine; "
+    code += "print(hawse_agent.__version__)"
     where = f"/var/lib/hawse/agent/{made.digest}"
     assert web1.run(["/usr/bin/python3", "-ISc", code, where]).stdout.strip() == hawse_agent.__version__

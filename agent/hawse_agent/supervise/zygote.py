@@ -7,7 +7,7 @@ It is forked before the daemon has a thread and before heavy imports, so a shim 
 hands: shims are detached by a second fork. A dead one is replaced by executing the agent again
 (`hawse-agent zygote --fd N`), never by forking the daemon, which has threads by then.
 
-Imports neither asyncio, pyroute2, sqlite3 nor logging. After a fork: no locks, no imports; `os._exit`.
+Imports neither asyncio, sqlite3 nor logging. After a fork: no locks, no imports; `os._exit`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The agent as one file to send: hawse_agent with the two pure Python packages it needs.
+"""The agent as one file to send: hawse_agent with the one pure Python package it needs.
 
-    <digest>/hawse_agent/ pyroute2/ h11/ VERSION bin/hawse-agent
+    <digest>/hawse_agent/ h11/ VERSION bin/hawse-agent
 
 The same sources give the same digest on every machine: entries are sorted, times and owners are zero, and the
-digest is that of the uncompressed tar. Nothing is imported: the controller runs where pyroute2 cannot.
+digest is that of the uncompressed tar. Nothing of it is imported: the controller runs where the agent cannot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import hawse_agent
 from hawse_agent.errors import InternalError
 
 PROTOCOL = 1
-PACKAGES = ("hawse_agent", "h11", "pyroute2")
+PACKAGES = ("hawse_agent", "h11")
 _LEFT_OUT = frozenset({"__pycache__", "tests", "fixtures"})
 
 LAUNCHER = '''\

@@ -44,7 +44,7 @@ def test_what_is_in_it(tmp_path: Path) -> None:
         version = archive.extractfile("VERSION")
         assert version is not None
         assert json.load(version) == {"version": hawse_agent.__version__, "protocol": 1}
-    assert {name.split("/")[0] for name in entries} == {"hawse_agent", "h11", "pyroute2", "VERSION", "bin"}
+    assert {name.split("/")[0] for name in entries} == {"hawse_agent", "h11", "VERSION", "bin"}
     assert not [name for name in entries if name.endswith(".pyc") or "/tests/" in name]
     assert entries["bin/hawse-agent"].mode == 0o755
     assert {(entry.mtime, entry.uid, entry.uname) for entry in entries.values()} == {(0, 0, "")}
@@ -62,7 +62,7 @@ def test_the_agents_needs_are_all_in_it(tmp_path: Path) -> None:
     with tarfile.open(subject.bundle(tmp_path).path) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import h11, hawse_agent.paths, pyroute2.iproute.linux; "
-        "assert pyroute2.__file__.startswith(sys.argv[1])"
+        "import sys; sys.path.insert(0, sys.argv[1]); import h11, hawse_agent.engine.engine; "
+        "assert h11.__file__.startswith(sys.argv[1])"
     )
     subprocess.run([sys.executable, "-ISB", "-c", code, str(tmp_path / "unpacked")], check=True)
