@@ -250,6 +250,7 @@ def test_a_connection_that_is_cut(client: SshClient, network: TestNetwork) -> No
     with pytest.raises(Unreachable):
         connection.run("true")
     connection.close()
+    db1.shell("pkill -x sleep")
 
 
 def test_through_a_jump_host(client: SshClient, web1: TestHost, network: TestNetwork) -> None:

@@ -34,8 +34,9 @@ TIMEOUT = 5.0
 _DEPTH = 4
 _HOST_INIT = "hawse-host-init"
 _VOLATILE = re.compile(r"nf_conntrack_count|/route/|/conf/\w+/(stable_secret|temp_\w+)|rpc|fs/")
-_NOT_COUNTED = re.compile(r"pytest-of-.*|__pycache__|net\d+")
-"""pytest's own, and directories of test networks: the disks of hosts are looked at from inside."""
+_NOT_COUNTED = re.compile(r"pytest-of-.*|__pycache__|net\d+|sudo")
+"""pytest's own, sudo's records of who gave a password, and directories of test networks: the disks of
+hosts are looked at from inside."""
 
 
 def snapshot(directory: Path) -> Snapshot:
