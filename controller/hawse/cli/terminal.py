@@ -22,7 +22,7 @@ def raw(file: IO[bytes]) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(file)
-    tty.setraw(file.fileno())
+    tty.setraw(file.fileno(), termios.TCSADRAIN)  # what was typed early stays
     try:
         yield
     finally:

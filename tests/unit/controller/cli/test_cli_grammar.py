@@ -130,7 +130,7 @@ def test_only_the_verb_is_imported() -> None:
     [
         (["site.yml", "--check"], "play site.yml --check"),
         (["a b.yml", "-e", "password=x"], "play 'a b.yml' -e 'password=…'"),
-        (["-e", '{"password": "x"}'], "play -e …"),
+        (["-e", '{"password": "x"}'], "play -e '…'"),
         (["-epassword=x", "--extra-vars=token=y"], "play '-epassword=…' '--extra-vars=token=…'"),
         (["-e", "@secrets.yml"], "play -e @secrets.yml"),
     ],

@@ -32,13 +32,14 @@ def context(options: Globals | None = None, environment: dict[str, str] | None =
     )
 
 
-def test_settings() -> None:
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("hawse.toml").write_text(
         'inventory = ["hosts.ini", "a,b"]\nremote_user = "deploy"\nprivate_key = "keys/id"\nforks = 5\n'
         'timeout = 2.5\nhost_key_checking = "accept-new"\nknown_hosts = "keys/known"\n'
     )
     Path("deep/er").mkdir(parents=True)
-    project = find(None, Path.cwd() / "deep/er")
+    monkeypatch.chdir("deep/er")
+    project = find(None, Path.cwd())
     up = Path("../..")
     assert project.directory == up
     assert project.inventory == (str(up / "hosts.ini"), "a,b")
