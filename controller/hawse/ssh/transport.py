@@ -6,6 +6,7 @@ request is awaited by an event where paramiko polls every 100 ms, and the read l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -67,6 +68,12 @@ class Transport(_Base):  # type: ignore[misc]
             if not self._service_answer.wait(self.auth_timeout) or not self.is_active():
                 raise paramiko.SSHException("no answer to the request for authentication")
         self.auth_handler: Any = self.get_auth_handler()
+
+    def close(self) -> None:
+        """Wakes the read loop too: asleep in recv, it would keep the connection open until it next looks."""
+        with contextlib.suppress(OSError, EOFError):  # it is gone already
+            self.sock.shutdown(socket.SHUT_RDWR)
+        super().close()
 
     def run(self) -> None:
         try:
