@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ class Demo:
         daemons = {host.name: self._daemon(host) for host in self.network.hosts}
         for host in self.network.hosts:
             host.kill(daemons[host.name])
-            host.wait_for(lambda host=host: not host.pids("hawse-agent: daemon"), "the daemon to end")
+            host.wait_for(partial(self._daemon_is_gone, host), "the daemon to end")
         self._say("all three daemons are killed (SIGKILL)")
         self._expect_entries(ENTRIES)
         before = self._redis_pid()
@@ -187,7 +188,7 @@ class Demo:
         self.db1.wait_for(lambda: self._redis_pid(missing=before) not in (0, before), "redis to come back")
         self._expect_entries(ENTRIES)
         for host in self.network.hosts:
-            self._expect(not host.pids("hawse-agent: daemon"), f"a daemon is there on {host.name}")
+            self._expect(self._daemon_is_gone(host), f"a daemon is there on {host.name}")
         output = self.hawse("status")
         self._expect(output.count("running") >= 5, "the daemons do not know their containers")
         report = json.loads(self.hawse("status", options=["--json"], show=False))
@@ -209,6 +210,16 @@ class Demo:
             self._expect(not host.pids("hawse"), f"processes are left on {host.name}")
 
     # helpers
+
+    def entrance(self) -> str:
+        """A script that runs its arguments, else a shell, in this session, with the demo's environment."""
+        session = isolation.current()
+        assert session is not None
+        names = ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME")
+        environment = [f"{name}={self.environment[name]}" for name in names]
+        path = f"PATH={HAWSE.parent}:{self.environment['PATH']}"
+        enter = ["nsenter", f"--target={session.pid}", "--net", "--mount", "--pid", f"--wd={REPOSITORY}"]
+        return f'#!/bin/sh\nexec {shlex.join([*enter, "env", *environment, path])} "${{@:-bash}}"\n'
 
     def hawse(self, *words: str, on: str = "", options: list[str] | None = None, show: bool = True) -> str:
         """Runs it, shows it, returns what it said. Raises StepFailed for any exit code but 0."""
@@ -310,6 +321,9 @@ class Demo:
     def _daemon(self, host: TestHost) -> int:
         return host.pids("hawse-agent: daemon")[0]
 
+    def _daemon_is_gone(self, host: TestHost) -> bool:
+        return not host.pids("hawse-agent: daemon")
+
     def _redis_pid(self, missing: int = 0) -> int:
         """In the host's own numbering; 0 while there is none."""
         found = [pid for pid in self.db1.pids("redis-server") if pid != missing]
@@ -343,11 +357,12 @@ def main() -> int:
         print("needs a session: make demo", file=sys.stderr)
         return 2
     begin = time.monotonic()
+    waited = 0.0
     with prepared() as demo:
         try:
             for number, (title, step) in enumerate(demo.steps, start=1):
                 if os.environ.get("KEEP") and step == demo.take_down:
-                    keep(demo)
+                    waited = keep(demo)
                 print(f"\n{number}. {title}", flush=True)
                 started = time.monotonic()
                 step()
@@ -355,21 +370,30 @@ def main() -> int:
         except StepFailed as failed:
             print(f"\nThis step did not hold: {failed}", file=sys.stderr)
             return 1
-    print(f"\nEvery step held, in {time.monotonic() - begin:.0f} s. Nothing is left but .cache/.")
+        except KeyboardInterrupt:
+            print("\nInterrupted; the hosts are removed.", file=sys.stderr)
+            return 130
+    print(f"\nEvery step held, in {time.monotonic() - begin - waited:.0f} s. Nothing is left but .cache/.")
     return 0
 
 
-def keep(demo: Demo) -> None:
-    """Leave the hosts up until Ctrl-C, and say how to reach them."""
-    enter = f"nsenter --target {os.getpid()} --net --mount --pid"
-    print("\nThe hosts stay up until Ctrl-C. From another terminal, as root:")
+def keep(demo: Demo) -> float:
+    """Leave the hosts up until Enter or Ctrl-C, and say how to reach them; how many seconds that took."""
+    begin = time.monotonic()
+    enter = demo.directory / "enter"
+    enter.write_text(demo.entrance())
+    enter.chmod(0o755)
+    print("\nThe hosts stay up until Enter or Ctrl-C. From another terminal, as root:")
     print(f"  {enter} curl http://{demo.web1.address}:{PORT}/")
-    print(f"  {enter} {HAWSE} -i {REPOSITORY}/inventory/demo -i {demo.addresses} status")
+    print(f"  {enter} hawse -i inventory/demo -i {demo.addresses} status")
     for host in demo.network.hosts:
-        print(f"  {enter} {shlex.join(host.ssh_args())}")
+        print(f"  {enter} {shlex.join(['ssh', *host.ssh_args])}   # {host.name}")
+    print(f"  {enter}   # a shell where all this is reached")
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        if sys.stdin.readline() == "":  # no terminal
+            signal.pause()
+    return time.monotonic() - begin
 
 
 if __name__ == "__main__":

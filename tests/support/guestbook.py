@@ -45,7 +45,11 @@ def make(hawse: Path) -> Path:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        data.rename(directory)
+        try:
+            data.rename(directory)
+        except OSError:
+            if not directory.exists():  # by somebody who was faster
+                raise
     return directory
 
 
@@ -78,6 +82,9 @@ def _directory() -> Path:
 
 def main() -> int:
     if cached() is None:
+        if not available():
+            print("the image of the demo needs root and mmdebstrap", file=sys.stderr)
+            return 1
         print(f"making the image {NAME} by mmdebstrap; it is kept under .cache/", flush=True)
         make(Path(sys.executable).with_name("hawse"))
     return 0

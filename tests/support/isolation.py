@@ -29,6 +29,7 @@ from tests.support import cgrouptree, linux
 
 STATE = Path("/var/tmp/hawse-test")
 SESSION_ENV = "HAWSE_TEST_SESSION"
+PID_ENV = "HAWSE_TEST_PID"
 OUTER_NETNS_ENV = "HAWSE_TEST_OUTER_NETNS"
 
 
@@ -38,6 +39,11 @@ class Session:
 
     name: str
     directory: Path
+
+    @property
+    def pid(self) -> int:
+        """Its PID 1 as the machine numbers it: what `nsenter --target` takes."""
+        return int(os.environ[PID_ENV])
 
 
 def current() -> Session | None:
@@ -131,6 +137,7 @@ def _fork_init(
         return pid
     status = 125
     try:
+        environment[PID_ENV] = os.readlink("/proc/self")  # still the machine's /proc
         linux.die_with_parent()
         if os.getppid() == 1:
             os._exit(status)
