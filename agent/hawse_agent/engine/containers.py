@@ -30,7 +30,7 @@ from hawse_agent.engine.networks import Lease, Networks
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
 from hawse_agent.engine.volumes import Volumes
-from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, StartFailed
+from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError, StartFailed
 from hawse_agent.images.store import Image
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
@@ -414,7 +414,7 @@ class Containers:
             return None
         try:
             raw, watch = shim_client.ShimClient(socket_path).watch()
-        except (ConnectionError, FileNotFoundError):
+        except (ConnectionError, FileNotFoundError, ProtocolError):  # it is leaving, or has left
             return None
         live.apply_shim(raw)
         return watch

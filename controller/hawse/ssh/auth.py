@@ -90,16 +90,19 @@ def log_in(
             except paramiko.BadAuthenticationType as error:
                 tried.append(f"keys: the server only takes {', '.join(error.allowed_types)}")
                 break
-            except paramiko.AuthenticationException:
+            except paramiko.AuthenticationException as error:
+                if not transport.is_active():  # paramiko says so, too, when the connection breaks
+                    tried.append(f"{label}: {error}")
+                    break
                 tried.append(f"{label}: not accepted")
-        if password:
+        if password and transport.is_active():
             try:
                 transport.auth_password(settings.user, password)
                 return Login(key=None)
             except paramiko.BadAuthenticationType as error:
                 tried.append(f"password: the server only takes {', '.join(error.allowed_types)}")
-            except paramiko.AuthenticationException:
-                tried.append("password: not accepted")
+            except paramiko.AuthenticationException as error:
+                tried.append("password: not accepted" if transport.is_active() else f"password: {error}")
     except (paramiko.SSHException, OSError, EOFError) as error:
         tried.append(str(error) or "the host ended the connection")
     finally:
