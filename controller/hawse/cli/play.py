@@ -147,6 +147,7 @@ def _settings(context: Context, options: argparse.Namespace, *, check: bool) -> 
         inventory=context.inventory,
         project=context.project.directory,
         extra=context.extra_vars,
+        become=context.options.become,
         check=check,
         diff=options.diff,
         limit=tuple(context.options.limit),

@@ -237,7 +237,7 @@ class Program:
     def _call(self, call: Call) -> Call:
         task, scope = call.task, call.scope
         connection = self._connection
-        become = self._flag(scope, task.become)
+        become = self._run.become if task.become is None else self._flag(scope, task.become)
         user = str(scope.render(task.become_user) or "") if task.become_user is not None else ""
         if connection is not None:
             become = become if connection.become is None else connection.become

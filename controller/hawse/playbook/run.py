@@ -56,6 +56,8 @@ class Run:
     """Where files are searched that are not beside the playbook: the directory of hawse.toml."""
     extra: Mapping[str, Variable] = field(default_factory=dict)
     """Variables of the command line; they win over all others."""
+    become: bool = False
+    """Whether tasks are run as root where neither playbook nor inventory says (`-b`)."""
     check: bool = False
     diff: bool = False
     limit: tuple[str, ...] = ()

@@ -324,6 +324,12 @@ def test_become_environment_and_no_log(scene: Scene) -> None:
     assert {item.task.become_user for item in scene.items() if item.task} == {""}
 
 
+def test_become_of_the_command_line_yields_to_the_play(scene: Scene) -> None:
+    scene.run = replace(scene.run, become=True)
+    scene.tasks("- command: one\n- {command: two, become: false}")
+    assert [item.task.become_user for item in scene.items() if item.task] == ["root", ""]
+
+
 def test_arguments_are_rendered_and_fitted(scene: Scene) -> None:
     scene.tasks(
         """\
