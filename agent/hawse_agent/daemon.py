@@ -9,30 +9,39 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
 
 from hawse_agent import __version__, launch
+from hawse_agent.cgroups import find_base, leave_session
 from hawse_agent.errors import Conflict
 from hawse_agent.linux import privilege
+from hawse_agent.locations import LEAVING
 from hawse_agent.network import dns
 from hawse_agent.paths import Paths, paths_for
 from hawse_agent.runtime import preload
 from hawse_agent.supervise import shim
 from hawse_agent.supervise.zygote import Zygote
 
+DESCRIPTORS = 65536
+
 
 def main(root: str, socket_path: str, ready_fd: int) -> int:
     """Serves until SIGTERM or a request to stop. Raises Conflict when the instance has a daemon."""
     paths = paths_for(Path(root) if root else None, Path(socket_path) if socket_path else None)
+    command = launch.command("zygote")
+    os.umask(0o022)
     for directory in (paths.lib, paths.run):
         directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    os.umask(0o022)
     lock = take_lock(paths)
-    command = launch.command("zygote")
+    os.chdir("/")
+    if "NOTIFY_SOCKET" not in os.environ:  # else systemd has given us a cgroup
+        leave_session(find_base(paths))
     preload()
-    zygote = Zygote.fork(command, shim.main, dns.serve, close=(lock,))
+    held = (lock, ready_fd) if ready_fd >= 0 else (lock,)
+    zygote = Zygote.fork(command, shim.main, dns.serve, close=held)
     try:
         _serve(paths, zygote, lock, ready_fd)
     finally:
@@ -41,18 +50,29 @@ def main(root: str, socket_path: str, ready_fd: int) -> int:
 
 
 def take_lock(paths: Paths) -> int:
-    """The instance's lock, held until the process ends. Raises Conflict that names the holder."""
+    """The instance's lock, held until the process ends. Waits for a daemon that is leaving; raises Conflict
+    that names one that is not."""
     fd = os.open(paths.daemon_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(fd, 64, 0).decode(errors="replace").split(" ")[0] or "unknown"
-        os.close(fd)
-        raise Conflict(
-            f"a daemon of this instance runs already (process {holder}, {paths.run})",
-            hint="--root DIR makes an instance of its own",
-        ) from None
+        holder, *rest = os.pread(fd, 256, 0).decode(errors="replace").split() or ["unknown"]
+        if rest != [LEAVING]:
+            os.close(fd)
+            raise Conflict(
+                f"a daemon of this instance runs already (process {holder}, {paths.run})",
+                hint="--root DIR makes an instance of its own",
+            ) from None
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    _describe(fd, __version__, launch.bundle())
     return fd
+
+
+def _describe(lock: int, *words: str) -> None:
+    """Readers must never see half of it, so it is one write, and only then cut."""
+    text = " ".join((str(os.getpid()), *words)).rstrip().encode() + b"\n"
+    os.pwrite(lock, text, 0)
+    os.ftruncate(lock, len(text))
 
 
 def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
@@ -64,8 +84,8 @@ def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
     from hawse_agent.engine.engine import Engine
 
     privilege.set_title(f"hawse-agent: daemon {paths.instance}".rstrip())
-    bundle = launch.bundle()
-    engine = Engine(paths, zygote, bundle=bundle)
+    _raise_limit()
+    engine = Engine(paths, zygote, bundle=launch.bundle())
     router = Router()
     server = Server(paths.socket, router, Audit(paths.audit), version=__version__)
     docker.routes(router, engine)
@@ -74,13 +94,19 @@ def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
         signal.signal(number, lambda *_: server.stop())
     engine.recover()
     server.listen()
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()} {__version__} {bundle}\n".encode(), 0)
     _ready(ready_fd)
     try:
         server.serve()
     finally:
+        _describe(lock, LEAVING)
+        server.close()
         engine.close()
+
+
+def _raise_limit() -> None:
+    """Each client and each container takes descriptors; shims keep the limit that we were started with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
 
 
 def _ready(ready_fd: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -171,10 +172,15 @@ def _space(paths: Paths) -> Check:
 
 
 def _daemon(paths: Paths) -> Check:
-    words = _text(str(paths.daemon_lock)).split()
-    if words and os.path.exists(f"/proc/{words[0]}"):
-        return Check(name="daemon", status="ok", detail=f"process {words[0]}, version {words[1]}")
-    return Check(name="daemon", status="ok", detail="not running; the next command starts it")
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(paths.socket))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return Check(name="daemon", status="ok", detail="not running; the next command starts it")
+        except PermissionError:
+            return Check(name="daemon", status="ok", detail="running; only root may ask it")
+    pid, version, *_ = _text(str(paths.daemon_lock)).split()
+    return Check(name="daemon", status="ok", detail=f"process {pid}, version {version}")
 
 
 def _lines(path: str) -> list[str]:

@@ -9,9 +9,11 @@ import hawse_agent
 
 
 def command(*arguments: str) -> list[str]:
-    """Interpreter, flags and script of this process, with other arguments."""
+    """Interpreter, flags and script of this process, with other arguments. Before any chdir: the script may
+    have been named by a relative path."""
     own = sys.orig_argv[1 : len(sys.orig_argv) - (len(sys.argv) - 1)]
-    return [sys.executable, *own, *arguments]
+    script = sys.argv[0]
+    return [sys.executable, *(os.path.abspath(word) if word == script else word for word in own), *arguments]
 
 
 def bundle() -> str:

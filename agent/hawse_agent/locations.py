@@ -7,4 +7,6 @@ SOCKET = f"{RUN}/agent.sock"
 START_LOCK = "start.lock"
 """In the run directory: serialises who starts the daemon."""
 DAEMON_LOCK = "daemon.lock"
-"""In the run directory: held by the daemon for life; its text is `PID VERSION BUNDLE`."""
+"""In the run directory: held by the daemon for life; its text is `PID VERSION BUNDLE`, at the end
+`PID leaving`, so that the next one waits for the operation in hand instead of giving up."""
+LEAVING = "leaving"

@@ -34,10 +34,9 @@ def main(root: str, *, volumes: bool) -> int:
         base = find_base(paths)
         tree = Tree(base)
         for name in tree.names():
-            if name != "daemon":
-                cgroup = tree.open(name)
-                cgroup.kill()
-                cgroup.remove()
+            cgroup = tree.open(name)
+            cgroup.kill()
+            cgroup.remove()
         release_base(paths, base)
         kept = _remove_files(paths, volumes=volumes)
     finally:

@@ -154,6 +154,8 @@ class Response:
     chunks: Iterator[bytes] | None = None
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
+    """What is to happen once the answer is out."""
 
     def encoded(self) -> tuple[bytes, str]:
         """Body and content type of an answer that is not streamed."""

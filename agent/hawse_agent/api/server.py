@@ -7,7 +7,9 @@ that stops being HTTP (101, or 200 and a raw stream) and half-closed sockets beh
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import selectors
 import socket
 import struct
@@ -16,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import h11
@@ -32,10 +35,11 @@ from hawse_agent.api.http import (
     Response,
 )
 from hawse_agent.api.router import Router, split_version
-from hawse_agent.errors import HawseError, InternalError, OutOfSpace, ProtocolError
+from hawse_agent.errors import HawseError, InputError, InternalError, OutOfSpace, ProtocolError
 
 CHUNK = 1 << 16
 BACKLOG = 256
+RETRY = 0.2
 MAX_HEADER = 1 << 16
 DRAINED = 1 << 20
 """Bytes of an unread body that are read to keep a connection; with more it is closed."""
@@ -62,35 +66,43 @@ class Server:
         self._listener.listen(BACKLOG)
 
     def serve(self) -> None:
-        """In the calling thread, until `stop`."""
+        """In the calling thread, until `stop`. Answers that are under way go on in their own threads."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                ready = [key.fileobj for key, _ in selector.select()]
-                if self._woken in ready:
-                    break
-                client, _ = self._listener.accept()
-                if _peer_uid(client) != os.geteuid():
-                    client.close()
-                    continue
-                threading.Thread(target=self._connection, args=(client,), name="api", daemon=True).start()
-        self._listener.close()
+            while self._woken not in (ready := [key.fileobj for key, _ in selector.select()]):
+                if self._listener in ready and not self._accept():
+                    select.select([self._woken], [], [], RETRY)
+
+    def close(self) -> None:
+        """From now on nobody can connect."""
         self._path.unlink(missing_ok=True)
+        self._listener.close()
 
     def stop(self) -> None:
         """From a signal handler or another thread."""
         with contextlib.suppress(BlockingIOError):
             self._wake.send(b"\0", socket.MSG_DONTWAIT)
 
+    def _accept(self) -> bool:
+        """False when there are no descriptors left: nobody tells when there are again."""
+        try:
+            client, _ = self._listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                raise
+            _say(f"no further client: {error.strerror}")
+            return False
+        if _peer_uid(client) == os.geteuid():
+            threading.Thread(target=self._connection, args=(client,), name="api", daemon=True).start()
+        else:
+            client.close()
+        return True
+
     def _connection(self, client: socket.socket) -> None:
         connection = Connection(client, self._router, self._audit, self._product)
-        try:
+        with client, contextlib.suppress(ConnectionError):  # the client has gone: nobody is left to be told
             connection.serve()
-        except (ConnectionError, h11.RemoteProtocolError):
-            pass  # the client has gone, or does not speak HTTP: nobody is left to be told
-        finally:
-            client.close()
 
 
 class Connection:
@@ -101,12 +113,13 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER)
 
     def serve(self) -> None:
-        while True:
-            event = self._next_event()
-            if isinstance(event, h11.ConnectionClosed):
-                return
-            if isinstance(event, h11.Request) and not self._answer(event):
-                return
+        try:
+            while isinstance(event := self._next_event(), h11.Request):
+                if not self._answer(event):
+                    return
+        except h11.RemoteProtocolError as error:
+            if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self._send("", _failure(error))
 
     def _answer(self, event: h11.Request) -> bool:
         """Whether the connection goes on."""
@@ -143,14 +156,19 @@ class Connection:
                 self._hijack(answer, headers, version)
                 return False
             return self._send(method, answer)
+        except HawseError as error:  # in the middle of a stream: the client sees that its end is missing
+            _say(f"{method} {path}: {error.message}")
+            return False
         finally:
+            if isinstance(answer, Response) and answer.after is not None:
+                answer.after()
             self._audit.record(caller, method, path, status, time.monotonic() - begin)
 
     def _send(self, method: str, answer: Response) -> bool:
         headers = [("Server", self._product), *answer.headers.items()]
         if answer.chunks is not None:
             headers += [("Content-Type", answer.content_type), ("Transfer-Encoding", "chunked")]
-            self._write(h11.Response(status_code=answer.status, headers=headers, reason=b""))
+            self._write(_head(answer.status, headers))
             self._stream(answer.chunks)
         else:
             data, content_type = answer.encoded()
@@ -162,7 +180,7 @@ class Connection:
                 name.lower() == "content-length" for name, _ in headers
             ):
                 headers.append(("Content-Length", str(len(data))))
-            self._write(h11.Response(status_code=answer.status, headers=headers, reason=b""))
+            self._write(_head(answer.status, headers))
             if data and method != "HEAD":
                 self._write(h11.Data(data=data))
         self._write(h11.EndOfMessage())
@@ -197,14 +215,12 @@ class Connection:
         for _ in self._body():  # the rest of the request itself
             pass
         multiplexed = not answer.tty and (version is None or version >= (1, 42))
-        kind = MULTIPLEXED_STREAM if multiplexed else RAW_STREAM
         if "upgrade" in headers:
-            start = (
-                f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
-            )
+            kind = MULTIPLEXED_STREAM if multiplexed else RAW_STREAM
+            start = f"101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp"
         else:
-            start = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n"
-        self._socket.sendall(start.encode() + b"\r\n")
+            start = f"200 OK\r\nContent-Type: {RAW_STREAM}"
+        self._socket.sendall(f"HTTP/1.1 {start}\r\n\r\n".encode())
         head, _ = self._http.trailing_data
         try:
             answer.run(self._socket, head)
@@ -244,15 +260,21 @@ class Connection:
             return True
 
 
+def _head(status: int, headers: list[tuple[str, str]]) -> h11.Response:
+    return h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase.encode())
+
+
 def _failure(error: Exception) -> Response:
     if isinstance(error, HawseError):
         known = error
-    elif isinstance(error, OSError) and error.errno == 28:
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         known = OutOfSpace(str(error))
+    elif isinstance(error, h11.RemoteProtocolError):
+        known = InputError(f"not HTTP/1.1: {error}")
     elif isinstance(error, ConnectionError):
         raise error
     else:
-        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        _say(traceback.format_exc())
         known = InternalError(f"{type(error).__name__}: {error}", hint="the daemon's log has the traceback")
     return Response(status=known.status, json=known.to_wire())
 
@@ -261,6 +283,10 @@ def _in_stream(error: HawseError, tty: bool) -> bytes:
     """Docker tells of an error after the hand-over on the stream itself."""
     text = f"{error.message}\r\n".encode()
     return text if tty else struct.pack(">BxxxL", 2, len(text)) + text
+
+
+def _say(text: str) -> None:
+    print(f"hawse-agent: {text}", file=sys.stderr, flush=True)
 
 
 def _peer_uid(client: socket.socket) -> int:

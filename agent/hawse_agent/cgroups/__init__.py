@@ -6,7 +6,7 @@
 Touches nothing but directories below the base that it has made itself.
 """
 
-from hawse_agent.cgroups.base import Base, find_base, release_base
+from hawse_agent.cgroups.base import Base, find_base, leave_session, release_base
 from hawse_agent.cgroups.devices import DeviceRule, device_rules
 from hawse_agent.cgroups.group import BlockIo, Cgroup, OomNotifier, Stats
 from hawse_agent.cgroups.tree import Tree
@@ -21,5 +21,6 @@ __all__ = [
     "Tree",
     "device_rules",
     "find_base",
+    "leave_session",
     "release_base",
 ]

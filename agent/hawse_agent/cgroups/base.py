@@ -56,6 +56,16 @@ def find_base(paths: Paths) -> Base:
     return base
 
 
+def leave_session(base: Base) -> None:
+    """Move this process, and so all that it will fork, out of the cgroup of the login that started it, which
+    may be killed as a whole when the login ends. On v2: v1 tells logins apart in a hierarchy without
+    controllers, which is not ours."""
+    if base.version == 2:
+        leaf = f"{base.hierarchies[UNIFIED]}/{LEAF}"
+        os.makedirs(leaf, exist_ok=True)
+        files.write(f"{leaf}/cgroup.procs", str(os.getpid()))
+
+
 def release_base(paths: Paths, base: Base) -> None:
     """Remove the instance's directories and forget them; containers must be gone."""
     for directory in base.directories():

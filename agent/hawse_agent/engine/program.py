@@ -138,8 +138,11 @@ class Program:
 
     # applying
 
-    def apply(self, spec: HostSpec, digest: str) -> Iterator[Event]:
-        """Events of the run, the last one `end`. Closing the iterator lets no further operation start.
+    def apply(
+        self, spec: HostSpec, digest: str, *, gone: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Events of the run, the last one `end`. No further operation starts once the iterator is closed or
+        its reader is `gone`, which is asked before each.
 
         Raises PlanChanged before anything is touched when the host is no longer what the plan was made for.
         """
@@ -149,7 +152,7 @@ class Program:
 
         def work() -> None:
             try:
-                self._apply_locked(spec, digest, events.put, cancelled)
+                self._apply_locked(spec, digest, events.put, lambda: cancelled.is_set() or gone())
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -174,7 +177,7 @@ class Program:
             raise failures[0]
 
     def _apply_locked(
-        self, spec: HostSpec, digest: str, emit: Callable[[Event], None], cancelled: threading.Event
+        self, spec: HostSpec, digest: str, emit: Callable[[Event], None], cancelled: Callable[[], bool]
     ) -> None:
         if not self._host_lock.acquire(timeout=LOCK_WAIT):
             raise Conflict(
@@ -192,7 +195,7 @@ class Program:
             self._host_lock.release()
 
     def _run(
-        self, spec: HostSpec, plan: Plan, emit: Callable[[Event], None], cancelled: threading.Event
+        self, spec: HostSpec, plan: Plan, emit: Callable[[Event], None], cancelled: Callable[[], bool]
     ) -> None:
         changed = 0
         failure: HawseError | None = None
@@ -210,7 +213,7 @@ class Program:
                     outcome.result = self._result_of_nothing(item.task, spec)
                     outcome.changed = bool(outcome.result["changed"])
                 for operation in operations:
-                    if cancelled.is_set() or self._closing.is_set():
+                    if self._closing.is_set() or cancelled():
                         self._note(spec, {"event": "cut", "item": item.id})
                         return
                     changed += self._operate(spec, item, operation, outcome, emit)

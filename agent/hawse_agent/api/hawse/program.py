@@ -28,7 +28,7 @@ def routes(router: Router, engine: Engine) -> None:
     def apply(request: Request) -> Response:
         """Errors before the first operation have a status of their own; later ones are in `end`."""
         body = request.body.json()
-        events = engine.program.apply(_spec(body), str(body.get("digest", "")))
+        events = engine.program.apply(_spec(body), str(body.get("digest", "")), gone=request.gone)
         first = next(events)
         return lines(_to_the_end(first, events))
 

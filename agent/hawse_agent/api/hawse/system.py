@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hawse_agent.api.http import EMPTY, Request, Response
+from hawse_agent.api.http import Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 
@@ -26,8 +26,7 @@ def routes(router: Router, engine: Engine, stop: Callable[[], None]) -> None:
         return Response(json=engine.state.journal(request.query.text("run") or None, limit))
 
     def stop_daemon(request: Request) -> Response:
-        stop()
-        return EMPTY
+        return Response(status=204, after=stop)
 
     router.add("GET", "/hawse/v1/version", version)
     router.add("GET", "/hawse/v1/facts", facts)
