@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from hawse_agent.linux import libc
 
+MAX_SOCKET_PATH = 107
 _RENAME_EXCHANGE = 2
 
 
@@ -25,3 +29,16 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None
 def syncfs(fd: int) -> None:
     """Bring everything on the file system of `fd` to the disk."""
     libc.syscall("syncfs", fd)
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """What to bind or connect a unix socket at `path` to, which may be longer than an address can be."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        yield str(path)
+        return
+    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{path.name}"
+    finally:
+        os.close(fd)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hawse_agent.errors import ProtocolError, StartFailed, from_wire
+from hawse_agent.linux import files
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
 from hawse_agent.spec.runtime import ProcessConfig
@@ -125,7 +126,8 @@ class ShimClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(REQUEST_TIMEOUT)
         try:
-            connection.connect(str(self._path))
+            with files.socket_address(self._path) as address:
+                connection.connect(address)
         except BaseException:
             connection.close()
             raise

@@ -24,6 +24,7 @@ import shutil
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any, Literal
 
 from hawse_agent.cgroups import Cgroup, OomNotifier
 from hawse_agent.errors import Conflict, HawseError, InternalError, NotSupported, StartFailed
-from hawse_agent.linux import namespace, privilege
+from hawse_agent.linux import files, namespace, privilege
 from hawse_agent.runtime.create import Spawned, spawn
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
@@ -107,7 +108,10 @@ class Shim:
         except (HawseError, OSError) as error:
             self._fail(error)
         while not self._left:
-            self._loop.run_once()
+            try:
+                self._loop.run_once()
+            except Exception:  # a bug of ours must not end the container: it goes on, and the log has it
+                traceback.print_exc()
 
     # birth
 
@@ -127,7 +131,8 @@ class Shim:
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.setblocking(False)
-        listener.bind(str(path))
+        with files.socket_address(path) as address:
+            listener.bind(address)
         path.chmod(0o600)
         listener.listen(64)
         self._listener = listener
