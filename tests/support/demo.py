@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -348,8 +349,11 @@ def prepared(*, quiet: bool = False) -> Iterator[Demo]:
     assert session is not None
     directory = session.directory / "demo"
     directory.mkdir()
-    with TestNetwork() as network:
-        yield Demo(network, directory, quiet=quiet)
+    try:
+        with TestNetwork() as network:
+            yield Demo(network, directory, quiet=quiet)
+    finally:
+        shutil.rmtree(directory)
 
 
 def main() -> int:
