@@ -674,12 +674,15 @@ class Containers:
 
         def follow_up() -> None:
             with live.lock:
-                self._forget_run(record)
-                if self._restarts_after_loss(record, live.state):
+                now = self._records.get(record.id)
+                if now is None or live.state.running:  # removed, or started again by somebody
+                    return
+                self._forget_run(now)
+                if self._restarts_after_loss(now, live.state):
                     with contextlib.suppress(HawseError):  # kept in the state, shown by inspect
-                        self._start(record, live)
-                elif record.spec.auto_remove:
-                    self._remove(record, live, volumes=True)
+                        self._start(now, live)
+                elif now.spec.auto_remove:
+                    self._remove(now, live, volumes=True)
 
         threading.Thread(target=follow_up, daemon=True).start()
 

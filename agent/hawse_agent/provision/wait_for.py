@@ -24,7 +24,7 @@ _IDLE_STATES = {"06", "0A"}
 
 
 def plan(args: WaitForArguments, context: Context) -> ItemPlan:
-    """What holds already need not be waited for. It is asked again when a task before it changes something."""
+    """What holds already need not be waited for. Asked again when a task before it changes something."""
     _check(args)
     waits = args.port is not None or bool(args.path)
     if waits and not args.delay:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from hawse_agent.cgroups import Base, Tree
+from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, process
 from hawse_agent.runtime.create import clone_into, kill_and_reap
@@ -51,6 +52,10 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
                 process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
                 pidfd,
             )
+    except ProcessLookupError as error:
+        ours.close()
+        step = "enter the namespaces"
+        raise StartFailed("the container has ended", step=step, container_exit=137) from error
     except BaseException:
         ours.close()
         raise

@@ -154,9 +154,9 @@ def probe(
 
     try:
         entered = enter(host.config, host.pid, host.pidfd, process, streams.stdio)
-    except StartFailed as error:
+    except (StartFailed, OSError) as error:
         streams.abandon()
-        report(error.container_exit, error.message)
+        report(error.container_exit if isinstance(error, StartFailed) else 1, str(error))
         return
     late = False
 
