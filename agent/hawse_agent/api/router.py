@@ -69,7 +69,7 @@ class Router:
                 return Found(handler=route.handler, params=params)
             others.add(route.method)
         if others:
-            raise MethodNotAllowed(f"{method} is not possible for {path}: {', '.join(sorted(others))} is")
+            raise MethodNotAllowed(f"{method} is not possible for {path}, only {', '.join(sorted(others))}")
         noun = path.split("/")[1] if "/" in path else ""
         if noun in _UNSUPPORTED:
             raise NotFound(f"page not found: hawse-agent does not support {_UNSUPPORTED[noun]} ({path})")

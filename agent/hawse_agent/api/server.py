@@ -170,20 +170,18 @@ class Connection:
             headers += [("Content-Type", answer.content_type), ("Transfer-Encoding", "chunked")]
             self._write(_head(answer.status, headers))
             self._stream(answer.chunks)
+            self._write(h11.EndOfMessage())
+            return self._next_cycle()
+        data, content_type = answer.encoded()
+        if answer.status in (204, 304):
+            data = b""
         else:
-            data, content_type = answer.encoded()
-            if answer.status in (204, 304):
-                data = b""
-            elif data or answer.status != 200:
+            if data or answer.status != 200:
                 headers.append(("Content-Type", content_type))
-            if answer.status not in (204, 304) and not any(
-                name.lower() == "content-length" for name, _ in headers
-            ):
+            if not any(name.lower() == "content-length" for name, _ in headers):
                 headers.append(("Content-Length", str(len(data))))
-            self._write(_head(answer.status, headers))
-            if data and method != "HEAD":
-                self._write(h11.Data(data=data))
-        self._write(h11.EndOfMessage())
+        body = b"" if method == "HEAD" else data
+        self._write(_head(answer.status, headers), h11.Data(data=body), h11.EndOfMessage())
         return self._next_cycle()
 
     def _stream(self, chunks: Iterator[bytes]) -> None:
@@ -246,8 +244,8 @@ class Connection:
                 return event  # type: ignore[return-value]
             self._http.receive_data(self._socket.recv(CHUNK))
 
-    def _write(self, event: h11.Event) -> None:
-        data = self._http.send(event)
+    def _write(self, *events: h11.Event) -> None:
+        data = b"".join(self._http.send(event) or b"" for event in events)
         if data:
             self._socket.sendall(data)
 
