@@ -118,13 +118,12 @@ class AgentUnderTest:
     def close(self) -> None:
         """Ends the daemon and removes the instance with all that it has."""
         self.client.close()
-        if self._process is None:
-            return
-        done = subprocess.run(
-            [*self._command("reset"), "--volumes"], capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        self._process.wait(10)
+        process, self._process = self._process, None
+        if process is not None:
+            command = [*self._command("reset"), "--volumes"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            process.wait(10)
 
     def _command(self, verb: str) -> list[str]:
         return [sys.executable, "-m", "hawse_agent", verb, "--root", str(self.root)]

@@ -19,6 +19,7 @@ def routes(router: Router, engine: Engine) -> None:
         fields = Fields(request.body.json(), "")
         fields.ignore(
             {
+                "Container": "docker-py repeats the path here",
                 "AttachStdout": "what nobody attaches to is dropped anyway",
                 "AttachStderr": "as above",
                 "Detach": "said again at the start",

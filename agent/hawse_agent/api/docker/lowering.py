@@ -65,11 +65,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         restart=restart_policy(host.inner("RestartPolicy")),
         health=_health(config.mapping("Healthcheck")),
         resources=resources(host),
-        mounts=(
-            *_binds(host),
-            *_mounts(host.objects("Mounts")),
-            *_tmpfs(host.labels("Tmpfs")),
-            *_volumes(config),
+        mounts=_with_volumes(
+            config, (*_binds(host), *_mounts(host.objects("Mounts")), *_tmpfs(host.labels("Tmpfs")))
         ),
         volumes_from=host.texts("VolumesFrom"),
         network_mode=mode,
@@ -357,9 +354,13 @@ def _tmpfs_mode(words: list[str]) -> int:
     return 0o1777
 
 
-def _volumes(config: Fields) -> tuple[Mount, ...]:
-    return tuple(
-        Mount(kind="volume", target=_absolute(target, "Volumes")) for target in config.mapping("Volumes")
+def _with_volumes(config: Fields, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """Clients name in Volumes again what they have in Binds: an anonymous one is for the rest."""
+    taken = {mount.target.rstrip("/") for mount in mounts}
+    volumes = [_absolute(target, "Volumes") for target in config.mapping("Volumes")]
+    return (
+        *mounts,
+        *(Mount(kind="volume", target=target) for target in volumes if target.rstrip("/") not in taken),
     )
 
 
