@@ -27,7 +27,7 @@ class Api:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         self._connection.request(
-            method, f"/v1.43{path}", data, {"Content-Type": "application/json"} if data else {}
+            method, f"/v1.41{path}", data, {"Content-Type": "application/json"} if data else {}
         )
         answer = self._connection.getresponse()
         text = answer.read()
@@ -45,7 +45,7 @@ class Api:
         self.call("DELETE", f"/containers/{identity}")
 
     def load(self, archive: bytes) -> None:
-        self._connection.request("POST", "/v1.43/images/load", archive, {"Content-Type": "application/x-tar"})
+        self._connection.request("POST", "/v1.41/images/load", archive, {"Content-Type": "application/x-tar"})
         answer = self._connection.getresponse()
         text = answer.read()
         if answer.status >= 400:
