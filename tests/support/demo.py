@@ -78,6 +78,7 @@ class Demo:
         self.network.start()
         self.addresses.write_text(self.network.inventory())
         self._say(", ".join(f"{host.name} {host.address}" for host in self.network.hosts))
+        self._say(f"addresses and keys are in {self.addresses}: a second -i of every command below")
 
     def make_image(self) -> None:
         data = guestbook.cached()
