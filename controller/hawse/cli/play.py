@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ class ContextReach:
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._known: dict[str, AgentClient | None] = {}
+        self._lost: dict[str, HawseError] = {}
+        """Hosts that could not be reached: nobody tries again in the same run."""
 
     def agent(self, host: str, say: Callable[[str], None]) -> AgentClient:
-        with self._lock(host):
+        with self._trying(host):
             known = self._known.get(host)
             if known is None:
                 known = self._context.agent(self._context.inventory.host(host), say=say)
@@ -41,7 +44,7 @@ class ContextReach:
     def existing(self, host: str) -> AgentClient | None:
         from hawse.fleet.bootstrap import existing_agent
 
-        with self._lock(host):
+        with self._trying(host):
             if host not in self._known:
                 target = self._context.target(self._context.inventory.host(host))
                 fleet = self._context.fleet
@@ -59,9 +62,18 @@ class ContextReach:
         target = self._context.target(self._context.inventory.host(host))
         self._context.fleet.cut(target)
 
-    def _lock(self, host: str) -> threading.Lock:
+    @contextmanager
+    def _trying(self, host: str) -> Iterator[None]:
         with self._guard:
-            return self._locks.setdefault(host, threading.Lock())
+            lock = self._locks.setdefault(host, threading.Lock())
+        with lock:
+            if host in self._lost:
+                raise self._lost[host]
+            try:
+                yield
+            except HawseError as error:
+                self._lost[host] = error
+                raise
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

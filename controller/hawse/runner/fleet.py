@@ -44,10 +44,11 @@ class Finished:
     unplanned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stopped: str = ""
     """Why the run ended before all hosts were done, when it did."""
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
-        return INTERRUPTED if self.stopped == "interrupted" else self.report.exit_code
+        return INTERRUPTED if self.interrupted else self.report.exit_code
 
 
 class Runner:
@@ -72,10 +73,13 @@ class Runner:
         self._sessions: dict[str, Session] = {}
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
+        self._peers: frozenset[str] = frozenset()
         self._stopped = ""
+        self._interrupted = False
 
     def run(self, works: Sequence[Work]) -> Finished:
         """All of them, in order; hosts that are lost are left out of the later ones."""
+        self._peers = frozenset(host.name for work in works for host in work.hosts)
         for work in works:
             hosts = [host for host in work.hosts if not self._lost(host)]
             if work.title and hosts and not self._check:
@@ -84,6 +88,9 @@ class Runner:
                 self._work(work, hosts, progress)
             if self._stopped:
                 break
+        idle = dict.fromkeys(h.name for work in works for h in work.hosts if h.name not in self._sessions)
+        if self._stopped and idle:
+            self._stopped += f"; nothing was done on {', '.join(idle)}"
         return self.finished()
 
     def apply_kept(self, planned: Mapping[str, Sequence[Planned]], hosts: Sequence[Host]) -> Finished:
@@ -121,6 +128,7 @@ class Runner:
             planned={session.name: tuple(session.planned) for session in hosts},
             unplanned={session.name: tuple(session.unplanned) for session in hosts},
             stopped=self._stopped,
+            interrupted=self._interrupted,
         )
 
     def close(self) -> None:
@@ -153,7 +161,7 @@ class Runner:
 
         outcomes = pool.run(hosts, one, forks=self._forks, cancel=cancel, done=done)
         if outcomes.interrupted:
-            self._stopped = "interrupted"
+            self._stopped, self._interrupted = "interrupted", True
             for outcome in outcomes.hosts:
                 if outcome.status == "interrupted":
                     session = self._session(outcome.host, progress)
@@ -171,6 +179,7 @@ class Runner:
                     progress=progress,
                     recorder=HostRecorder(host=host.name),
                     check=self._check,
+                    peers=self._peers,
                     show_plan=self._show_plan,
                 )
                 self._sessions[host.name] = session
@@ -223,6 +232,7 @@ def validate(plays: Sequence[Play], run: Run, connection: Callable[[Host], Conne
     """
     dry = replace(run, check=True, memory=Memory())
     for work in play_works(plays, dry, connection):
+        work.spent(2, 1)  # is the budget a number?
         for host in work.hosts:
             steps = work.program(host)
             for step in steps:

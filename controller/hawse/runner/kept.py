@@ -52,7 +52,7 @@ def write(path: Path, finished: Finished) -> None:
         "made": time.time(),
         "hosts": {
             host: {
-                "requests": [{"spec": codec.to_json(p.spec), "digest": p.digest} for p in planned],
+                "requests": [codec.to_json(request) for request in planned],
                 "operations": codec.to_json(_operations(finished, host)),
             }
             for host, planned in finished.planned.items()

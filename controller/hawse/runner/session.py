@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from hawse.fleet import volumes
-from hawse.fleet.client import AgentClient
+from hawse.fleet.client import AgentClient, PlanAnswer
 from hawse.images.send import upload
 from hawse.images.store import ImageStore
 from hawse.playbook.requests import (
@@ -25,7 +26,16 @@ from hawse.report.console import Progress
 from hawse.report.model import HostRecorder, Result
 from hawse.report.text import short_size
 from hawse.runner import offline
-from hawse_agent.errors import HawseError, HostRefused, NotFound, ProtocolError, TaskFailed, Unreachable
+from hawse_agent.errors import (
+    HawseError,
+    HostRefused,
+    InputError,
+    NotFound,
+    PlanChanged,
+    ProtocolError,
+    TaskFailed,
+    Unreachable,
+)
 from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.host import HostSpec
 
@@ -62,6 +72,8 @@ class Planned:
 
     spec: HostSpec
     digest: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Digest → path here, of contents that are too long to stand in the spec."""
 
 
 @dataclass(kw_only=True)
@@ -75,6 +87,8 @@ class Session:
     progress: Progress
     recorder: HostRecorder
     check: bool = False
+    peers: frozenset[str] = frozenset()
+    """The hosts of this run: each of them gets an agent anyway, so its facts can be asked for."""
     show_plan: Callable[[str, tuple[Operation, ...]], None] = lambda host, operations: None
     """Hears of each plan before it is applied."""
     operations: list[Operation] = field(default_factory=list)
@@ -105,12 +119,18 @@ class Session:
         self.recorder.fail(error)
 
     def apply_kept(self, planned: Planned) -> None:
-        """Exactly what was planned before; raises PlanChanged when the host is no longer as it was."""
+        """Exactly what was planned before, or nothing when the host is no longer as it was."""
         try:
             client = self._connect()
             assert client is not None
-            self._upload(client, client.plan(planned.spec).missing_blobs, {})
-            self._apply(client, planned.spec, planned.digest)
+            spec = replace(planned.spec, run_id=self.run_id)
+            self._say("planning")
+            answer = client.plan(spec)
+            if answer.plan.digest != planned.digest:
+                raise PlanChanged(
+                    f"{self.name}: the host has changed since the plan was made", hint="make a new plan"
+                )
+            self._carry_out(client, spec, answer, planned.files)
         except HawseError as error:
             self.fail(error)
 
@@ -152,13 +172,16 @@ class Session:
             self._say("gathering facts")
             return client.facts() if client is not None else {}
         try:
-            other = self.reach.existing(host)
+            if host in self.peers and not self.check:
+                other: AgentClient | None = self.reach.agent(host, lambda text: self._say(f"{host}: {text}"))
+            else:
+                other = self.reach.existing(host)
+            if other is None:
+                return {}
+            with other.second() as client:
+                return client.facts()
         except HawseError:  # shown by the other host's own run; here its facts are undefined
             return {}
-        if other is None:
-            return {}
-        with other.second() as client:
-            return client.facts()
 
     def _items(self, step: Apply) -> Mapping[str, Any]:
         client = self._connect()
@@ -172,15 +195,22 @@ class Session:
         answer = client.plan(spec)
         if self.check:
             self.operations += answer.plan.operations
-            self.planned.append(Planned(spec=spec, digest=answer.plan.digest))
+            files = {digest: str(path.absolute()) for digest, path in step.blobs.items()}
+            self.planned.append(Planned(spec=spec, digest=answer.plan.digest, files=files))
             return planned_results(step.items, answer.plan.operations)
+        return self._carry_out(client, spec, answer, step.blobs)
+
+    def _carry_out(
+        self, client: AgentClient, spec: HostSpec, answer: PlanAnswer, files: Mapping[str, str | Path]
+    ) -> Mapping[str, Any]:
+        """Nothing further is asked of a host where nothing is to be changed."""
         if not answer.plan.operations:
             unchanged = {"changed": False, "failed": False}
-            for item in step.items:
+            for item in spec.items:
                 self.recorder.event({"event": "item", "id": item.id, **unchanged})
-            return {item.id: unchanged for item in step.items}
+            return {item.id: unchanged for item in spec.items}
         self.show_plan(self.name, answer.plan.operations)
-        self._upload(client, answer.missing_blobs, step.blobs)
+        self._upload(client, answer.missing_blobs, files)
         return self._apply(client, spec, answer.plan.digest)
 
     def _apply(self, client: AgentClient, spec: HostSpec, digest: str) -> Mapping[str, Any]:
@@ -206,15 +236,15 @@ class Session:
         self._doing = ""
         return results
 
-    def _upload(self, client: AgentClient, digests: tuple[str, ...], files: Mapping[str, Path]) -> None:
+    def _upload(self, client: AgentClient, digests: tuple[str, ...], files: Mapping[str, str | Path]) -> None:
         if not digests:
             return
         with client.second() as bulk:
             for digest in digests:
                 if digest in files:
-                    path = files[digest]
+                    path = Path(files[digest])
                     self._say(f"sending {path.name}")
-                    bulk.upload_blob(digest, _pieces(path), path.stat().st_size)
+                    bulk.upload_blob(digest, _pieces(path, digest), _size(path))
             held = tuple(digest for digest in digests if digest not in files)
             upload(
                 bulk,
@@ -313,7 +343,23 @@ class Session:
         self.progress.note(self.name, text)
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _pieces(path: Path, digest: str) -> Iterator[bytes]:
+    """Raises before the last piece is given when the file is no longer what was planned."""
+    seen = hashlib.sha256()
     with path.open("rb") as file:
+        ahead = b""
         while piece := file.read(_PIECE):
-            yield piece
+            seen.update(piece)
+            if ahead:
+                yield ahead
+            ahead = piece
+    if f"sha256:{seen.hexdigest()}" != digest:
+        raise InputError(f"{path} has changed since the plan was made", hint="plan again")
+    yield ahead
