@@ -115,8 +115,7 @@ class Zygote:
             self._command[0],
             [*self._command, "--fd", "3"],
             os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, 3)] if fd != 3 else [],
-            setsid=True,
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, 3)],
         )
         theirs.close()
         self._connection = ours
