@@ -7,12 +7,13 @@ its status and JSON.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from hawse_agent.errors import InputError
 
@@ -23,6 +24,7 @@ MAX_JSON = 256 << 20
 """Bytes of a JSON body: host specs carry files of plays that are not worth a blob."""
 
 _NOTHING: Any = object()
+T = TypeVar("T")
 
 
 class Query:
@@ -175,6 +177,22 @@ class Hijack:
 
 Handler = Callable[[Request], Response | Hijack]
 EMPTY = Response(status=204)
+
+
+def begun(pieces: Iterator[T]) -> Iterator[T]:
+    """The same pieces, but the first is waited for: what goes wrong before it still has a status."""
+    first = list(itertools.islice(pieces, 1))
+
+    def rest() -> Iterator[T]:
+        try:
+            yield from first
+            yield from pieces
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    return rest()
 
 
 def lines(messages: Iterator[Mapping[str, Any]]) -> Response:

@@ -168,9 +168,7 @@ class Connection:
         headers = [("Server", self._product), *answer.headers.items()]
         if answer.chunks is not None:
             headers += [("Content-Type", answer.content_type), ("Transfer-Encoding", "chunked")]
-            self._write(_head(answer.status, headers))
-            self._stream(answer.chunks)
-            self._write(h11.EndOfMessage())
+            self._stream(_head(answer.status, headers), answer.chunks)
             return self._next_cycle()
         data, content_type = answer.encoded()
         if answer.status in (204, 304):
@@ -184,11 +182,13 @@ class Connection:
         self._write(_head(answer.status, headers), h11.Data(data=body), h11.EndOfMessage())
         return self._next_cycle()
 
-    def _stream(self, chunks: Iterator[bytes]) -> None:
+    def _stream(self, head: h11.Response, chunks: Iterator[bytes]) -> None:
         try:
+            self._write(head)
             for chunk in chunks:
                 if chunk:
                     self._write(h11.Data(data=chunk))
+            self._write(h11.EndOfMessage())
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:

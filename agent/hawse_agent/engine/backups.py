@@ -26,7 +26,7 @@ class Backups:
         self._events = events
         self._version = version
         self._lock = threading.Lock()
-        self._manifests: dict[str, Manifest] = {}
+        self._outcomes: dict[str, Manifest | HawseError] = {}
         self._restores: dict[str, tuple[str, Restore]] = {}
 
     # out
@@ -34,13 +34,13 @@ class Backups:
     def backup(
         self, name: str, compression: Compression, out: Callable[[bytes], None], backup_id: str
     ) -> Manifest:
-        """Write the tarball to `out`; the manifest is then also found by `manifest(backup_id)`."""
-        info = self._volumes.get(name)
-        manifest = write_backup(info, out, compression, self._version)
-        with self._lock:
-            self._manifests[backup_id] = manifest
-            while len(self._manifests) > KEPT_MANIFESTS:
-                del self._manifests[next(iter(self._manifests))]
+        """Write the tarball to `out`. `manifest(backup_id)` then has its manifest, or what went wrong."""
+        try:
+            manifest = write_backup(self._volumes.get(name), out, compression, self._version)
+        except HawseError as error:
+            self._keep(backup_id, error)
+            raise
+        self._keep(backup_id, manifest)
         self._events.publish("volume", "backup", name, {"backup": backup_id})
         return manifest
 
@@ -50,11 +50,20 @@ class Backups:
         return secrets.token_hex(8)
 
     def manifest(self, backup_id: str) -> Manifest:
+        """Raises what a backup has failed by: its stream was cut off and could not tell."""
         with self._lock:
-            try:
-                return self._manifests[backup_id]
-            except KeyError:
-                raise NotFound(f"no backup {backup_id} was completed by this daemon") from None
+            outcome = self._outcomes.get(backup_id)
+        if outcome is None:
+            raise NotFound(f"no backup {backup_id} was completed by this daemon")
+        if isinstance(outcome, HawseError):
+            raise outcome
+        return outcome
+
+    def _keep(self, backup_id: str, outcome: Manifest | HawseError) -> None:
+        with self._lock:
+            self._outcomes[backup_id] = outcome
+            while len(self._outcomes) > KEPT_MANIFESTS:
+                del self._outcomes[next(iter(self._outcomes))]
 
     # in
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hawse.fleet.client import AgentClient
-from hawse_agent.errors import HostRefused, InputError, OutOfSpace, ProtocolError
+from hawse_agent.errors import HostRefused, InputError, OutOfSpace, ProtocolError, Unreachable
 
 Compression = Literal["zstd", "gzip", "none"]
 ENDINGS: dict[Compression, str] = {"zstd": ".tar.zst", "gzip": ".tar.gz", "none": ".tar"}
@@ -57,10 +57,15 @@ def backup(
             os.fdopen(fd, "wb") as file,
             client.backup_volume(volume, compression=compression) as (identity, data),
         ):
-            for piece in data:
-                seen.update(piece)
-                file.write(piece)
-                progress(file.tell(), 0)
+            try:
+                for piece in data:
+                    seen.update(piece)
+                    file.write(piece)
+                    progress(file.tell(), 0)
+            except (ProtocolError, Unreachable):  # cut off: the agent may say why
+                with client.second() as other:
+                    other.backup_manifest(volume, identity)
+                raise
             file.flush()
             os.fsync(file.fileno())
         manifest = client.backup_manifest(volume, identity)

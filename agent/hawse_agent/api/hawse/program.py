@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hawse_agent.api.http import Request, Response, lines
+from hawse_agent.api.http import Request, Response, begun, lines
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import HawseError, InputError, InternalError
@@ -29,17 +29,15 @@ def routes(router: Router, engine: Engine) -> None:
         """Errors before the first operation have a status of their own; later ones are in `end`."""
         body = request.body.json()
         events = engine.program.apply(_spec(body), str(body.get("digest", "")), gone=request.gone)
-        first = next(events)
-        return lines(_to_the_end(first, events))
+        return lines(_to_the_end(begun(events)))
 
     router.add("POST", "/hawse/v1/plan", plan)
     router.add("POST", "/hawse/v1/apply", apply)
 
 
-def _to_the_end(first: dict[str, Any], events: Iterator[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _to_the_end(events: Iterator[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Closing it closes `events`, which lets no further operation start."""
     try:
-        yield first
         yield from events
     except HawseError as error:
         yield {"event": "end", "changed": 0, "failed": True, "error": error.to_wire()}
@@ -47,10 +45,6 @@ def _to_the_end(first: dict[str, Any], events: Iterator[dict[str, Any]]) -> Iter
         problem = InternalError(f"{type(error).__name__}: {error}")
         yield {"event": "end", "changed": 0, "failed": True, "error": problem.to_wire()}
         raise
-    finally:
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()
 
 
 def _spec(body: Any) -> HostSpec:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from hawse_agent.api.http import Request, Response
+from hawse_agent.api.http import Request, Response, begun
 from hawse_agent.api.router import Router
 from hawse_agent.engine.backups import Compression
 from hawse_agent.engine.engine import Engine
@@ -44,7 +45,7 @@ def routes(router: Router, engine: Engine) -> None:
         backup_id = engine.backups.new_id(name)
         pieces = _pulled(lambda out: engine.backups.backup(name, compression, out, backup_id))
         return Response(
-            chunks=pieces, content_type="application/x-tar", headers={"X-Hawse-Backup": backup_id}
+            chunks=begun(pieces), content_type="application/x-tar", headers={"X-Hawse-Backup": backup_id}
         )
 
     def manifest(request: Request) -> Response:
@@ -91,13 +92,13 @@ def _pulled(write: Callable[[Callable[[bytes], None]], object]) -> Iterator[byte
         raise _ReaderGone("the reader of the backup has gone")
 
     def work() -> None:
-        try:
-            write(lambda data: put("data", data))
-        except _ReaderGone:
-            return
-        except BaseException as error:
-            failures.append(error)
-        if not gone.is_set():
+        with contextlib.suppress(_ReaderGone):
+            try:
+                write(lambda data: put("data", data))
+            except _ReaderGone:
+                raise
+            except BaseException as error:
+                failures.append(error)
             put("end", b"")
 
     worker = threading.Thread(target=work, name="backup", daemon=True)
