@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import testinfra
 from testinfra.host import Host
-from tests.support import isolation
+from tests.support import busybox, isolation
 from tests.support.project import Project
 from tests.support.testhost import TestHost, TestNetwork
 
@@ -35,6 +36,17 @@ def hawse(hosts: TestNetwork, tmp_path_factory: pytest.TempPathFactory) -> Itera
     project.run("play", "first.yml")
     yield project
     project.run("host", "remove", "all", "--volumes")
+
+
+@pytest.fixture(scope="module")
+def bb(hawse: Project, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image here, busybox; hosts get it when a play needs it."""
+    directory = tmp_path_factory.mktemp("bb")
+    busybox.make_layer(directory / "layer")
+    with tarfile.open(directory / "root.tar", "w") as tar:
+        tar.add(directory / "layer", ".")
+    hawse.run("image", "import", str(directory / "root.tar"), "bb:1", "-c", 'CMD ["sh"]')
+    return "bb:1"
 
 
 @pytest.fixture(scope="module")
