@@ -39,7 +39,7 @@ MAY_IMPORT = {
         *("launch",),
     },
     "api": _HOST | {"build", "cgroups", "engine", "images", "plan", "supervise", "volumes", "launch"},
-    "daemon": _HOST | {"api", "engine", "launch", "network", "runtime", "supervise"},
+    "daemon": _HOST | {"api", "cgroups", "engine", "launch", "network", "runtime", "supervise"},
     "zygote_main": {"network", "runtime", "supervise"},
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network"},
