@@ -20,6 +20,8 @@ R = TypeVar("R")
 
 Status = Literal["ok", "failed", "interrupted", "not started"]
 _GRACE = 10.0
+_LOOK = 0.5
+"""Python sees a Ctrl-C that comes just before it waits for a lock only after the wait, so that is kept short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,8 @@ def run(
     try:
         for _ in range(min(forks, len(hosts))):
             threading.Thread(target=pool.worker, name="fleet", daemon=True).start()
-        pool.wait(None)
+        while not pool.wait(_LOOK):
+            pass
     except KeyboardInterrupt:
         interrupted = True
         for host in pool.stop():
@@ -91,10 +94,10 @@ class _Pool(Generic[H, R]):
                 self._outcomes[number] = outcome
                 self._changed.notify_all()
 
-    def wait(self, timeout: float | None) -> None:
-        """Until nothing runs and nothing is left to start."""
+    def wait(self, timeout: float) -> bool:
+        """Until nothing runs and nothing is left to start; whether that is so."""
         with self._changed:
-            self._changed.wait_for(self._idle, timeout)
+            return self._changed.wait_for(self._idle, timeout)
 
     def stop(self) -> list[H]:
         """Starts nothing more; gives the hosts that are at work."""

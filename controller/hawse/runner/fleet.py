@@ -153,7 +153,7 @@ class Runner:
         def done(outcome: pool.Outcome[Host, None]) -> None:
             session = self._session(outcome.host, progress)
             if outcome.host.name in self._cancelled:
-                session.recorder.overrule(HawseError(f"interrupted at: {session.doing or 'nothing yet'}"))
+                session.recorder.overrule(_interrupted(session))
             elif outcome.error is not None:
                 session.fail(outcome.error)
             if not self._check:
@@ -165,7 +165,7 @@ class Runner:
             for outcome in outcomes.hosts:
                 if outcome.status == "interrupted":
                     session = self._session(outcome.host, progress)
-                    session.recorder.overrule(HawseError(f"interrupted at: {session.doing or 'nothing yet'}"))
+                    session.recorder.overrule(_interrupted(session))
 
     def _session(self, host: Host, progress: Progress) -> Session:
         with self._lock:
@@ -196,6 +196,13 @@ class Runner:
     def _lost(self, host: Host) -> bool:
         session = self._sessions.get(host.name)
         return session is not None and session.lost
+
+
+def _interrupted(session: Session) -> HawseError:
+    return HawseError(
+        f"interrupted at: {session.doing or 'nothing yet'}",
+        hint="the agent ends what it was at and starts nothing further; run again to go on",
+    )
 
 
 def play_works(plays: Sequence[Play], run: Run, connection: Callable[[Host], Connection]) -> list[Work]:
