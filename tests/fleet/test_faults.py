@@ -1,0 +1,153 @@
+"""What goes wrong on the way and on the hosts: it is said with its place, nothing is lost, and the next run
+repairs it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tests.support import busybox, isolation
+from tests.support.project import Project
+from tests.support.testhost import Python, TestHost, TestNetwork
+
+pytestmark = [
+    pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
+    pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
+]
+
+TASKS = """\
+- hosts: web*
+  gather_facts: false
+  tasks:
+    - {name: first, file: {path: /srv/a, state: directory}}
+    - {name: second, file: {path: /srv/b, state: directory}}
+"""
+HALFWAY = """\
+- hosts: web1
+  gather_facts: false
+  tasks:
+    - {name: first, file: {path: /srv/a, state: directory}}
+    - {name: slow, shell: "while ! [ -e /srv/go ]; do sleep 0.05; done", changed_when: false}
+    - {name: second, file: {path: /srv/b, state: directory}}
+"""
+
+PYTHONS: dict[Python, str] = {
+    "absent": "there is no Python",
+    "old": "is Python 3.9",
+    "minimal": "without json",
+}
+
+
+@pytest.fixture
+def project(hawse: Project, hosts: TestNetwork, bb: str) -> Iterator[Project]:
+    yield hawse
+    for host in hosts.hosts:
+        host.shell("rm -rf /srv/*")
+
+
+@pytest.fixture
+def web1(hosts: TestNetwork) -> TestHost:
+    return hosts.hosts[0]
+
+
+@pytest.fixture
+def web2(hosts: TestNetwork) -> TestHost:
+    return hosts.hosts[1]
+
+
+def kill_daemon(host: TestHost) -> None:
+    """SIGKILL, and the next connection starts another."""
+    (pid,) = host.pids("hawse-agent: daemon")
+    host.kill(pid)
+    host.wait_for(lambda: not host.pids("hawse-agent: daemon"), "the daemon to end")
+
+
+def has(host: TestHost, *names: str) -> bool:
+    return sorted(path.name for path in host.path("/srv").iterdir()) == sorted(names)
+
+
+def said(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    print(done.stdout, done.stderr, sep="")
+    for word in words:
+        assert word in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+# -- out of reach ----------------------------------------------------------------------------------
+
+
+def test_unreachable(project: Project, web1: TestHost, web2: TestHost) -> None:
+    project.write("play.yml", TASKS)
+    web2.block_network()
+    try:
+        done = project.run("--timeout", "1", "play", "play.yml", code=4)
+    finally:
+        web2.unblock_network()
+    said(done, f"web2: cannot connect to {web2.address} port 22", "1 unreachable")
+    assert has(web1, "a", "b") and has(web2)
+    said(project.run("play", "play.yml"), "2 changed, 0 failed")
+    assert has(web2, "a", "b")
+
+
+def test_wrong_host_key(project: Project, web1: TestHost, web2: TestHost) -> None:
+    project.write("play.yml", TASKS)
+    pinned = project.directory.joinpath("hosts.ini").read_text()
+    project.write("other.ini", pinned.replace(web2.host_keys()[0], web1.host_keys()[0]))
+    said(project.run("-i", "other.ini", "play", "play.yml", code=4), "web2", "host key", "pins")
+    assert has(web1, "a", "b") and has(web2)
+    said(project.run("play", "play.yml"), "2 changed, 0 failed")
+
+
+@pytest.fixture(scope="module")
+def users(hosts: TestNetwork, hawse: Project) -> None:
+    web1 = hosts.hosts[0]
+    web1.add_user("deploy", sudo="nopasswd", bashrc="echo NOISE; echo noise >&2")
+    web1.add_user("pat", password="hunter2", sudo="password")
+    web1.add_user("guest", password="guest")
+    hawse.write("play.yml", TASKS)
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "words"),
+    [
+        ("pat", "", ("sudo", "a password is required")),
+        ("pat", "wrong", ("sudo", "the password is wrong")),
+        ("guest", "", ("sudo", "a password is required")),
+        ("guest", "guest", ("sudo", "not in the sudoers")),
+        ("nobody9", "", ("cannot log in as nobody9", "id_ed25519: not accepted")),
+    ],
+)
+def test_sudo_refuses(
+    project: Project, users: None, web1: TestHost, user: str, password: str, words: tuple[str, ...]
+) -> None:
+    project.write("play.yml", TASKS)
+    login = ("-l", "web1", "-e", f"ansible_user={user}", "-e", f"ansible_become_password={password}")
+    done = project.run(*login, "play", "play.yml", code=4)
+    said(done, "web1", *words)
+    assert has(web1)
+
+
+@pytest.mark.parametrize(("user", "password"), [("deploy", ""), ("pat", "hunter2")])
+def test_sudo_allows(project: Project, users: None, web1: TestHost, user: str, password: str) -> None:
+    project.write("play.yml", TASKS.replace("tasks:", "become: true\n  tasks:"))
+    login = ("-l", "web1", "-e", f"ansible_user={user}", "-e", f"ansible_become_password={password}")
+    said(project.run(*login, "play", "play.yml"), "2 changed, 0 failed")
+    assert has(web1, "a", "b")
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "bare"])
+def test_no_fitting_python(project: Project, web1: TestHost, installed: bool) -> None:
+    project.write("play.yml", TASKS.replace("web*", "web1"))
+    if installed:
+        kill_daemon(web1)
+    else:
+        project.run("host", "remove", "web1")
+    for how, word in PYTHONS.items():
+        web1.hide_python(how)
+        try:
+            done = project.run("play", "play.yml", code=4)
+        finally:
+            web1.restore_python()
+        said(done, "web1: ", "Python 3.11 or newer with its standard library", word)
+        assert has(web1)
+    said(project.run("play", "play.yml"), "2 changed, 0 failed")
