@@ -21,7 +21,7 @@ R = TypeVar("R")
 Status = Literal["ok", "failed", "interrupted", "not started"]
 _GRACE = 10.0
 _LOOK = 0.5
-"""Python sees a Ctrl-C that comes just before it waits for a lock only after the wait, so that is kept short."""
+"""Python may see a Ctrl-C that comes just before it waits for a lock only after that: so waits are short."""
 
 
 @dataclass(frozen=True, kw_only=True)

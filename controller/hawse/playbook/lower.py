@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hawse import stack
 from hawse.playbook.model import Task
 from hawse.playbook.modules import (
     BackupArguments,
@@ -112,6 +111,8 @@ def _checked(call: Call, args: Mapping[str, Any], module: str = "") -> dict[str,
 
 
 def _stack(call: Call, run: Run, args: StackArguments) -> Lowered:
+    from hawse import stack  # 0.15 s that plays without a stack need not wait for
+
     if args.src:
         spec = stack.load(
             find(call.scope.search, args.src, "templates"),
