@@ -3,8 +3,11 @@ repairs it."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.support import busybox, isolation
@@ -63,8 +66,8 @@ def kill_daemon(host: TestHost) -> None:
     host.wait_for(lambda: not host.pids("hawse-agent: daemon"), "the daemon to end")
 
 
-def has(host: TestHost, *names: str) -> bool:
-    return sorted(path.name for path in host.path("/srv").iterdir()) == sorted(names)
+def srv(host: TestHost) -> list[str]:
+    return sorted(path.name for path in host.path("/srv").iterdir())
 
 
 def said(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -84,9 +87,9 @@ def test_unreachable(project: Project, web1: TestHost, web2: TestHost) -> None:
     finally:
         web2.unblock_network()
     said(done, f"web2: cannot connect to {web2.address} port 22", "1 unreachable")
-    assert has(web1, "a", "b") and has(web2)
+    assert srv(web1) == ["a", "b"] and srv(web2) == []
     said(project.run("play", "play.yml"), "2 changed, 0 failed")
-    assert has(web2, "a", "b")
+    assert srv(web2) == ["a", "b"]
 
 
 def test_wrong_host_key(project: Project, web1: TestHost, web2: TestHost) -> None:
@@ -94,7 +97,7 @@ def test_wrong_host_key(project: Project, web1: TestHost, web2: TestHost) -> Non
     pinned = project.directory.joinpath("hosts.ini").read_text()
     project.write("other.ini", pinned.replace(web2.host_keys()[0], web1.host_keys()[0]))
     said(project.run("-i", "other.ini", "play", "play.yml", code=4), "web2", "host key", "pins")
-    assert has(web1, "a", "b") and has(web2)
+    assert srv(web1) == ["a", "b"] and srv(web2) == []
     said(project.run("play", "play.yml"), "2 changed, 0 failed")
 
 
@@ -124,7 +127,7 @@ def test_sudo_refuses(
     login = ("-l", "web1", "-e", f"ansible_user={user}", "-e", f"ansible_become_password={password}")
     done = project.run(*login, "play", "play.yml", code=4)
     said(done, "web1", *words)
-    assert has(web1)
+    assert srv(web1) == []
 
 
 @pytest.mark.parametrize(("user", "password"), [("deploy", ""), ("pat", "hunter2")])
@@ -132,7 +135,7 @@ def test_sudo_allows(project: Project, users: None, web1: TestHost, user: str, p
     project.write("play.yml", TASKS.replace("tasks:", "become: true\n  tasks:"))
     login = ("-l", "web1", "-e", f"ansible_user={user}", "-e", f"ansible_become_password={password}")
     said(project.run(*login, "play", "play.yml"), "2 changed, 0 failed")
-    assert has(web1, "a", "b")
+    assert srv(web1) == ["a", "b"]
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["installed", "bare"])
@@ -149,5 +152,82 @@ def test_no_fitting_python(project: Project, web1: TestHost, installed: bool) ->
         finally:
             web1.restore_python()
         said(done, "web1: ", "Python 3.11 or newer with its standard library", word)
-        assert has(web1)
+        assert srv(web1) == []
     said(project.run("play", "play.yml"), "2 changed, 0 failed")
+
+
+# -- interrupted -----------------------------------------------------------------------------------
+
+
+def play(project: Project, *words: str) -> subprocess.Popen[str]:
+    """A play that runs while the test does something."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hawse", *words],
+        cwd=project.directory,
+        env=project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], code: int) -> subprocess.CompletedProcess[str]:
+    out, errors = process.communicate(timeout=40)
+    assert "Traceback" not in errors
+    assert process.returncode == code, out + errors
+    return subprocess.CompletedProcess(process.args, code, out, errors)
+
+
+@contextmanager
+def halfway(project: Project, host: TestHost) -> Iterator[subprocess.Popen[str]]:
+    """A play whose first task is done, whose second runs and whose third is still to come."""
+    project.write("play.yml", HALFWAY)
+    process = play(project, "play", "play.yml")
+    try:
+        host.wait_for(lambda: srv(host) == ["a"] and host.pids("/srv/go"), "the second task")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        host.path("/srv/go").touch()
+        host.wait_for(lambda: not host.pids("/srv/go"), "the second task to end")
+
+
+def goes_on(project: Project, host: TestHost) -> None:
+    """What was begun ends, nothing further began; and the next run does what is left, and only that."""
+    assert srv(host) == ["a", "go"]
+    said(project.run("play", "play.yml"), "1 changed, 0 failed")
+    assert srv(host) == ["a", "b", "go"]
+
+
+def test_connection_ended(project: Project, web1: TestHost) -> None:
+    with halfway(project, web1) as process:
+        web1.shell("pkill -f '[s]shd: root@notty'")
+        said(ended(process, 4), "web1: the connection was lost at: run shell slow", "run again to go on")
+    goes_on(project, web1)
+
+
+def test_connection_cut(project: Project, web1: TestHost) -> None:
+    with halfway(project, web1) as process:
+        web1.block_network()
+        try:
+            said(ended(process, 4), "web1: the connection was lost at: run shell slow", "15 s")
+        finally:
+            web1.unblock_network()
+        web1.wait_for(lambda: not web1.pids("hawse-agent dial"), "the host to notice")
+    goes_on(project, web1)
+
+
+def test_daemon_killed(project: Project, web1: TestHost) -> None:
+    with halfway(project, web1) as process:
+        kill_daemon(web1)
+        said(ended(process, 4), "web1: the connection was lost at: run shell slow")
+    goes_on(project, web1)
+
+
+def test_ctrl_c(project: Project, web1: TestHost) -> None:
+    with halfway(project, web1) as process:
+        process.send_signal(signal.SIGINT)
+        said(ended(process, 130), "web1: interrupted at: run shell slow", "stopped: interrupted")
+    goes_on(project, web1)

@@ -59,7 +59,7 @@ def connect_agent(
         preamble, stream = dial(connection, timeout)
     except NoAgent as error:
         if error.code not in _NOT_THERE:
-            find_python(connection, python)  # an agent that has lost its Python says only what it misses first
+            find_python(connection, python)  # says more than the agent does
             raise _broken(connection, error) from error
         say("installing the agent")
         _activate(connection, install(connection, bundle(), python=python), say)

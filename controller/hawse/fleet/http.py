@@ -113,16 +113,19 @@ class HttpConnection:
             stream.close()
 
     def next_event(self, timeout: float | None) -> Any:
+        data: bytes | None = None
         while True:
             try:
                 event = self._http.next_event()
                 if event is h11.NEED_DATA:
-                    self._http.receive_data(self._receive(timeout))
+                    data = self._receive(timeout)
+                    self._http.receive_data(data)
                     continue
             except h11.RemoteProtocolError as error:
-                raise ProtocolError(
-                    f"{self.name}: the agent's answer is cut off or broken: {error}"
-                ) from error
+                if data == b"":
+                    cut = f"{self.name}: the agent left in the middle of its answer"
+                    raise Unreachable(cut, stage="agent") from error
+                raise ProtocolError(f"{self.name}: the agent's answer is broken: {error}") from error
             if isinstance(event, h11.ConnectionClosed):
                 raise Unreachable(f"{self.name}: the agent closed the connection", stage="agent")
             return event

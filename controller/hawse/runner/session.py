@@ -228,10 +228,12 @@ class Session:
                 elif event["event"] == "end" and event.get("failed"):
                     self.lost = True
         except (Unreachable, ProtocolError) as error:
+            reason = error.message.removeprefix(f"{self.name}: ")
             raise Unreachable(
-                f"{self.name}: the connection was lost at: {self._doing} ({error.message})",
+                f"{self.name}: the connection was lost at: {self._doing} ({reason})",
                 stage="agent",
-                hint="the agent ends what it was at and starts nothing further; run again to go on",
+                hint="the agent ends what it was at, and starts nothing further once it notices; run again to"
+                " go on",
             ) from error
         self._doing = ""
         return results
