@@ -115,6 +115,7 @@ class HostRecorder:
 
     host: str
     started: float = field(default_factory=time.monotonic)
+    _ended: float | None = None
     _results: list[Result] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
     _open_failures: int = 0
@@ -170,6 +171,10 @@ class HostRecorder:
         if self._error is None:
             self._error = error
 
+    def stop(self) -> None:
+        """The host is at rest now; what it does in a later play moves this on."""
+        self._ended = time.monotonic()
+
     def finish(self) -> HostRun:
         unreachable = isinstance(self._error, Unreachable)
         failed = self._counts["failed"] + self._open_failures
@@ -182,7 +187,7 @@ class HostRecorder:
             failed=failed,
             skipped=self._counts["skipped"],
             unreachable=int(unreachable),
-            seconds=round(time.monotonic() - self.started, 3),
+            seconds=round((self._ended or time.monotonic()) - self.started, 3),
             results=tuple(self._results),
             error=self._error.to_wire() if self._error is not None else None,
         )
@@ -207,7 +212,12 @@ class HostRecorder:
 
     def _end(self, event: Mapping[str, Any]) -> None:
         if event.get("failed"):
-            self.fail(from_wire(dict(event.get("error") or {"message": "failed"})))
+            error = dict(event.get("error") or {"message": "failed"})
+            last = self._results[-1] if self._results else None
+            if last and last.operation and last.status == "failed" and last.name not in error["message"]:
+                operation = last.operation
+                error["message"] = f"{operation.action} {operation.kind} {operation.name}: {error['message']}"
+            self.fail(from_wire(error))
             return
         self._counts["ok"] += self._open_failures  # ignored
         self._open_failures = 0

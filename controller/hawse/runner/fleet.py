@@ -156,6 +156,7 @@ class Runner:
                 session.recorder.overrule(_interrupted(session))
             elif outcome.error is not None:
                 session.fail(outcome.error)
+            session.recorder.stop()
             if not self._check:
                 progress.done(session.recorder.finish())
 

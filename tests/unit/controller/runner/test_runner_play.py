@@ -131,6 +131,11 @@ def test_a_cut_connection_says_at_what_and_that_the_next_run_repairs(scene: Scen
     assert "lost at: run command the slow one" in host.message and "run again" in host.hint
 
 
+def test_a_host_that_is_done_early_says_so(scene: Scene) -> None:
+    finished = scene.play("- hosts: w1\n  tasks: [command: id]\n- hosts: w2\n  tasks: [command: id]\n")
+    assert sum(host.seconds for host in finished.report.hosts) <= finished.report.seconds + 0.002
+
+
 # batches and budget
 
 
