@@ -153,6 +153,7 @@ class Networks:
                     spec.ports,
                     spec.expose if spec.publish_all else (),
                     self._state.ports(),
+                    self._container_name,
                 )
             lease = Lease(
                 endpoints=tuple(endpoints),
@@ -168,6 +169,10 @@ class Networks:
                 lease.close()
                 raise
         return lease
+
+    def _container_name(self, container: str) -> str:
+        names = (record.spec.name for record in self._state.containers() if record.id == container)
+        return next(names, container[:12])
 
     def configure(self, record: ContainerRecord, lease: Lease, netns: int | None, pid: int) -> Sequence[int]:
         """Give a new network namespace what the lease says; returns the sockets that the shim shall hold."""

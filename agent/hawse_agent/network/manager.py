@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -149,9 +149,10 @@ class NetworkManager:
         wanted: Sequence[PortMap],
         exposed: Sequence[str],
         taken: Sequence[PortRecord],
+        name_of: Callable[[str], str] = lambda container: container[:12],
     ) -> tuple[list[PortRecord], list[int]]:
         """Decide the host ports and reserve them; the caller owns the fds. Raises Conflict."""
-        return ports.reserve(container_id, address, ports.wanted(wanted, exposed), taken)
+        return ports.reserve(container_id, address, ports.wanted(wanted, exposed), taken, name_of)
 
     # networks
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotSupported
 from hawse_agent.linux import bpf
@@ -31,15 +31,20 @@ def wanted(ports: Sequence[PortMap], exposed: Iterable[str]) -> tuple[PortMap, .
 
 
 def reserve(
-    container_id: str, address: str, ports: Sequence[PortMap], taken: Sequence[PortRecord]
+    container_id: str,
+    address: str,
+    ports: Sequence[PortMap],
+    taken: Sequence[PortRecord],
+    name_of: Callable[[str], str],
 ) -> tuple[list[PortRecord], list[int]]:
-    """The host ports, decided, and the fds that keep them. All or none: raises Conflict."""
+    """The host ports, decided, and the fds that keep them. All or none: raises Conflict, with the name of
+    the container that has the port."""
     records: list[PortRecord] = []
     with contextlib.ExitStack() as undo:
         sockets: list[socket.socket] = []
         for port in ports:
             check(port)
-            _require_free(port, [*taken, *records])
+            _require_free(port, [*taken, *records], name_of)
             sock = undo.enter_context(_bound(port))
             sockets.append(sock)
             records.append(
@@ -67,7 +72,7 @@ def check(port: PortMap) -> None:
         raise InputError(f"invalid host address {port.host_ip} of a published port") from error
 
 
-def _require_free(port: PortMap, taken: Iterable[PortRecord]) -> None:
+def _require_free(port: PortMap, taken: Iterable[PortRecord], name_of: Callable[[str], str]) -> None:
     if not port.host_port:
         return
     for other in taken:
@@ -75,7 +80,7 @@ def _require_free(port: PortMap, taken: Iterable[PortRecord]) -> None:
         if same and (anywhere(port.host_ip) or anywhere(other.host_ip) or port.host_ip == other.host_ip):
             raise Conflict(
                 f"Bind for {port.host_ip or '0.0.0.0'}:{port.host_port} failed: port is already allocated",
-                hint=f"container {other.container[:12]} has it",
+                hint=f"container {name_of(other.container)} has it",
             )
 
 

@@ -51,7 +51,8 @@ def test_a_run_that_fails() -> None:
         {"event": "end", "changed": 0, "failed": True, "error": error},
     ).finish()
     assert (run.outcome, run.failed, run.changed, run.exit_code) == ("failed", 1, 0, 1)
-    assert (run.message, run.hint, run.results[0].message) == ("no room", "make some", "no room")
+    assert run.message == f"{UPDATE.action} {UPDATE.kind} {UPDATE.name}: no room"
+    assert (run.hint, run.results[0].message) == ("make some", "no room")
 
 
 def test_an_ignored_failure_does_not_fail_the_run() -> None:
