@@ -21,7 +21,7 @@ same class by `from_wire()`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 Stage = Literal["dns", "tcp", "banner", "host key", "auth", "sudo", "python", "agent"]
 
@@ -42,6 +42,12 @@ class HawseError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def at(self, where: str) -> Self:
+        """Puts its place, or what was being done, in front of its message."""
+        if not self.message.startswith(f"{where}: "):
+            self.message = f"{where}: {self.message}"
+        return self
 
     def fields(self) -> dict[str, Any]:
         """What a subclass carries beside message and hint, as JSON values."""

@@ -347,6 +347,7 @@ class _Registry:
                 )
             return HostRefused(f"pull {shown}: {self._host} answers {error.code} {said}".rstrip())
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         return HostRefused(
             f"pull {shown}: cannot reach the registry {self._host}: {reason}",
             hint="check the host's network, or send the image from the controller (hawse image import)",

@@ -141,8 +141,11 @@ def refused(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = OutOfSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else HostRefused
-        raise kind(f"{what}: {error}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "remove containers, images or volumes, then run again"
+            raise OutOfSpace(f"{what}: the disk is full", hint=hint) from error
+        reason = error.strerror or str(error)
+        raise HostRefused(f"{what}: {f'{error.filename}: ' if error.filename else ''}{reason}") from error
 
 
 def _check(spec: VolumeSpec) -> None:

@@ -31,16 +31,15 @@ def each(context: Context, places: Sequence[Place], work: Callable[[Place], R]) 
             context.warn("".join(traceback.format_exception(error)).rstrip())
         if not single:
             name = outcome.host.name
-            lines = [f"{name}: {error.message.removeprefix(f'{name}: ')}"]
-            context.warn("\n  ".join(lines + error.hint.splitlines()))
+            context.warn("\n  ".join([error.at(name).message, *error.hint.splitlines()]))
 
     outcomes = pool.run(
         places, work, forks=context.forks, cancel=lambda place: context.cut(place.name), done=done
     )
     if outcomes.interrupted:
         _say_how_far(context, outcomes)
-    elif single and outcomes.hosts[0].error is not None:
-        raise outcomes.hosts[0].error
+    elif single and (error := outcomes.hosts[0].error) is not None:
+        raise error if places[0].host is None else error.at(places[0].name)
     values = {
         outcome.host.name: outcome.value
         for outcome in outcomes.hosts

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from hawse.fleet import volumes
 from hawse.fleet.client import AgentClient, PlanAnswer
+from hawse.images.reference import familiar
 from hawse.images.send import upload
 from hawse.images.store import ImageStore
 from hawse.playbook.requests import (
@@ -210,7 +211,7 @@ class Session:
                 self.recorder.event({"event": "item", "id": item.id, **unchanged})
             return {item.id: unchanged for item in spec.items}
         self.show_plan(self.name, answer.plan.operations)
-        self._upload(client, answer.missing_blobs, files)
+        self._upload(client, spec, answer.missing_blobs, files)
         return self._apply(client, spec, answer.plan.digest)
 
     def _apply(self, client: AgentClient, spec: HostSpec, digest: str) -> Mapping[str, Any]:
@@ -238,7 +239,13 @@ class Session:
         self._doing = ""
         return results
 
-    def _upload(self, client: AgentClient, digests: tuple[str, ...], files: Mapping[str, str | Path]) -> None:
+    def _upload(
+        self,
+        client: AgentClient,
+        spec: HostSpec,
+        digests: tuple[str, ...],
+        files: Mapping[str, str | Path],
+    ) -> None:
         if not digests:
             return
         with client.second() as bulk:
@@ -246,16 +253,24 @@ class Session:
                 if digest in files:
                     path = Path(files[digest])
                     self._say(f"sending {path.name}")
-                    bulk.upload_blob(digest, _pieces(path, digest), _size(path))
+                    try:
+                        bulk.upload_blob(digest, _pieces(path, digest), _size(path))
+                    except HawseError as error:
+                        error.at(f"send {path}")
+                        raise
             held = tuple(digest for digest in digests if digest not in files)
-            upload(
-                bulk,
-                self.images,
-                held,
-                progress=lambda sent, total: self._say(
-                    f"sending image: {short_size(sent)} of {short_size(total)}"
-                ),
-            )
+            try:
+                upload(
+                    bulk,
+                    self.images,
+                    held,
+                    progress=lambda sent, total: self._say(
+                        f"sending image: {short_size(sent)} of {short_size(total)}"
+                    ),
+                )
+            except HawseError as error:
+                error.at(f"send image {', '.join(_images(spec, set(held)))}")
+                raise
 
     def _transfer(self, step: Backup | Restore) -> Mapping[str, Any]:
         kind = "backup" if isinstance(step, Backup) else "restore"
@@ -343,6 +358,17 @@ class Session:
     def _say(self, text: str) -> None:
         self._doing = text
         self.progress.note(self.name, text)
+
+
+def _images(spec: HostSpec, blobs: set[str]) -> Iterator[str]:
+    """Names of the images that need some of these blobs."""
+    for item in spec.items:
+        if item.stack is not None:
+            for image in item.stack.images:
+                if blobs & set(image.blobs):
+                    yield familiar(image.reference)
+        elif item.task is not None and blobs & set(item.task.args.get("blobs", ())):
+            yield familiar(str(item.task.args["reference"]))
 
 
 def _size(path: Path) -> int:
