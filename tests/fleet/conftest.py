@@ -50,6 +50,15 @@ def bb(hawse: Project, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def warm(hawse: Project, bb: str) -> None:
+    """What a first stack makes for good is there on web1: image, firewall, settings of the kernel."""
+    service = f"{{image: {bb}, command: [sleep, '1000'], stop_signal: SIGKILL, ports: ['8080:80']}}"
+    hawse.write("warm.yaml", f"services: {{warm: {service}}}\n")
+    hawse.run("up", "warm.yaml", "web1", "--name", "warm")
+    hawse.run("down", "warm", "web1")
+
+
+@pytest.fixture(scope="module")
 def outside(hosts: TestNetwork, tmp_path_factory: pytest.TempPathFactory) -> Callable[[TestHost], Host]:
     """Gives testinfra's look at a host, by OpenSSH and not by our own code."""
     config: Path = tmp_path_factory.mktemp("ssh") / "config"

@@ -35,14 +35,6 @@ def web1(hosts: TestNetwork) -> TestHost:
     return hosts.hosts[0]
 
 
-@pytest.fixture(scope="module")
-def warm(hawse: Project, bb: str) -> None:
-    """What the first stack makes for good is there: image, firewall, settings of the kernel."""
-    hawse.write("templates/stack.yaml.j2", SERVICE + "    ports: ['8080:80']\n")
-    hawse.run("up", "templates/stack.yaml.j2", "web1")
-    hawse.run("down", "stack", "web1")
-
-
 def said(done: subprocess.CompletedProcess[str], *words: str) -> None:
     text = done.stdout + done.stderr
     print(text)

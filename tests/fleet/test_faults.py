@@ -3,6 +3,8 @@ repairs it."""
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +37,17 @@ HALFWAY = """\
     - {name: second, file: {path: /srv/b, state: directory}}
 """
 
+STACK = """\
+name: stack
+services:
+  one:
+    image: {image}
+    command: [sleep, "1000"]  # as PID 1 it ignores SIGTERM
+    stop_grace_period: 1s
+    network_mode: none
+    volumes: [data:/data]
+volumes: {{data: {{}}}}
+"""
 PYTHONS: dict[Python, str] = {
     "absent": "there is no Python",
     "old": "is Python 3.9",
@@ -224,6 +237,44 @@ def test_daemon_killed(project: Project, web1: TestHost) -> None:
         kill_daemon(web1)
         said(ended(process, 4), "web1: the connection was lost at: run shell slow")
     goes_on(project, web1)
+
+
+@pytest.fixture
+def stack(project: Project, web1: TestHost, bb: str) -> Iterator[str]:
+    """A stack that is up; its container leaves only when its grace of a second is over."""
+    stack = STACK.format(image=bb)
+    project.write("stack.yaml", stack)
+    project.run("up", "stack.yaml", "web1")
+    web1.shell("echo precious > /var/lib/hawse/volumes/stack_data/_data/file")
+    yield stack
+    project.run("down", "stack", "web1", "--volumes")
+
+
+@pytest.mark.parametrize("lost", ["daemon", "connection"])
+def test_lost_while_a_container_is_replaced(
+    project: Project, web1: TestHost, warm: None, stack: str, lost: str
+) -> None:
+    (before,) = web1.pids("sleep 1000")
+    project.write("stack.yaml", stack.replace("1000", "2000"))
+    process = play(project, "up", "stack.yaml", "web1")
+    web1.wait_for(lambda: containers(web1) == ["stack-one-1", "stack-one-1.aside"], "the replacement")
+    if lost == "daemon":
+        kill_daemon(web1)
+    else:
+        web1.shell("pkill -f '[s]shd: root@notty'")
+    said(ended(process, 4), "web1: the connection was lost at: recreate container stack-one-1")
+    project.run("up", "stack.yaml", "web1")
+    assert containers(web1) == ["stack-one-1"]
+    assert len(web1.pids("sleep 2000")) == 1 and before not in web1.pids("sleep")
+    assert web1.path("/var/lib/hawse/volumes/stack_data/_data/file").read_text() == "precious\n"
+    said(project.run("up", "stack.yaml", "web1"), "0 changed")
+
+
+def containers(host: TestHost) -> list[str]:
+    """Names, of which the end is cut that makes one unique."""
+    answer = host.shell("curl -sS --unix-socket /run/hawse/agent.sock 'http://x/v1.44/containers/json?all=1'")
+    names = [container["Names"][0].removeprefix("/") for container in json.loads(answer)]
+    return sorted(re.sub(r"\.[0-9a-f]{6}$", ".aside", name) for name in names)
 
 
 def test_ctrl_c(project: Project, web1: TestHost) -> None:

@@ -15,7 +15,15 @@ from typing import Any, Literal
 
 from hawse.fleet.http import Body, HttpConnection, Response
 from hawse.fleet.stream import Preamble, Stream
-from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError, from_wire
+from hawse_agent.errors import (
+    Conflict,
+    HawseError,
+    InputError,
+    NotFound,
+    PlanChanged,
+    ProtocolError,
+    from_wire,
+)
 from hawse_agent.plan.operations import Operation, Plan
 from hawse_agent.spec import codec
 from hawse_agent.spec.host import HostSpec
@@ -203,12 +211,17 @@ class AgentClient:
         return PlanAnswer(plan=plan, missing_blobs=tuple(answer.get("missing_blobs", ())))
 
     def apply(self, spec: HostSpec, digest: str) -> Iterator[Json]:
-        """Events of the run as they happen; the last is `{"event": "end"}`. Beats are kept back."""
+        """Events of the run as they happen; the last is `{"event": "end"}`. Beats are kept back.
+
+        Raises PlanChanged before the first of them, also when the agent had to wait before it could tell.
+        """
         ended = False
         body = {"host_spec": codec.to_json(spec), "digest": digest}
         for event in self.stream_lines("POST", "/hawse/v1/apply", data=body):
             if event.get("event") != "beat":
                 ended = event.get("event") == "end"
+                if ended and isinstance(error := from_wire(event.get("error") or {}), PlanChanged):
+                    raise error
                 yield event
         if not ended:
             raise ProtocolError(f"{self.name}: the run was cut off: its last event is missing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.host import HostSpec
 
 _PIECE = 1 << 18
+_PLANS = 3
+"""How often a host that is just being changed by another run is planned anew."""
 
 
 class Reach(Protocol):
@@ -192,14 +195,21 @@ class Session:
             self.unplanned += [item.name for item in step.items]
             return planned_results(step.items, operations)
         spec = HostSpec(items=step.items, login_user=self.reach.login_user(self.name), run_id=self.run_id)
-        self._say("planning")
-        answer = client.plan(spec)
         if self.check:
+            self._say("planning")
+            answer = client.plan(spec)
             self.operations += answer.plan.operations
             files = {digest: str(path.absolute()) for digest, path in step.blobs.items()}
             self.planned.append(Planned(spec=spec, digest=answer.plan.digest, files=files))
             return planned_results(step.items, answer.plan.operations)
-        return self._carry_out(client, spec, answer, step.blobs)
+        for attempt in itertools.count(1):
+            self._say("planning")
+            try:
+                return self._carry_out(client, spec, client.plan(spec), step.blobs)
+            except PlanChanged:  # another run was still at work there; this one has done nothing yet
+                if attempt == _PLANS:
+                    raise
+        raise AssertionError
 
     def _carry_out(
         self, client: AgentClient, spec: HostSpec, answer: PlanAnswer, files: Mapping[str, str | Path]
