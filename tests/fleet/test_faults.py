@@ -193,9 +193,9 @@ def ended(process: subprocess.Popen[str], code: int) -> subprocess.CompletedProc
 
 
 @contextmanager
-def halfway(project: Project, host: TestHost) -> Iterator[subprocess.Popen[str]]:
+def halfway(project: Project, host: TestHost, playbook: str = HALFWAY) -> Iterator[subprocess.Popen[str]]:
     """A play whose first task is done, whose second runs and whose third is still to come."""
-    project.write("play.yml", HALFWAY)
+    project.write("play.yml", playbook)
     process = play(project, "play", "play.yml")
     try:
         host.wait_for(lambda: srv(host) == ["a"] and host.pids("/srv/go"), "the second task")
@@ -277,8 +277,17 @@ def containers(host: TestHost) -> list[str]:
     return sorted(re.sub(r"\.[0-9a-f]{6}$", ".aside", name) for name in names)
 
 
-def test_ctrl_c(project: Project, web1: TestHost) -> None:
-    with halfway(project, web1) as process:
+def test_ctrl_c(project: Project, web1: TestHost, web2: TestHost) -> None:
+    web2.path("/srv/go").touch()  # here nothing is slow
+    later = HALFWAY.replace("web1", "db1")
+    with halfway(project, web1, HALFWAY.replace("web1", "web*") + later) as process:
+        web2.wait_for(lambda: srv(web2) == ["a", "b", "go"], "the other host to be done")
         process.send_signal(signal.SIGINT)
-        said(ended(process, 130), "web1: interrupted at: run shell slow", "stopped: interrupted")
+        said(
+            ended(process, 130),
+            "web1: interrupted at: run shell slow",
+            "web2  changed  2 changed",
+            "stopped: interrupted; nothing was done on db1",
+        )
+    project.write("play.yml", HALFWAY)
     goes_on(project, web1)
