@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 import time
 import zlib
@@ -26,6 +27,7 @@ _PIECE = 1 << 20
 _ZSTD, _GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LEVEL = 3
+_END = bytes(1024)
 
 
 def import_file(
@@ -65,6 +67,8 @@ def import_root(
     config = apply_changes(changes)
     with path.open("rb") as file:
         layer = _store_layer(store, file)
+        if layer.plain:
+            _require_end(file)
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(path.stat().st_mtime)))
     document = {
         "architecture": architecture or this_architecture(),
@@ -84,6 +88,8 @@ class _Layer:
     size: int
     diff_id: str
     media_type: str
+    plain: bool
+    """It came uncompressed: nothing in it tells whether it is whole."""
 
     def descriptor(self) -> dict[str, Any]:
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
@@ -190,7 +196,16 @@ def _store_layer(store: ImageStore, file: IO[bytes]) -> _Layer:
         size=writer.size,
         diff_id=f"sha256:{plain.hexdigest()}",
         media_type=kind,
+        plain=not start.startswith((_ZSTD, _GZIP)),
     )
+
+
+def _require_end(file: IO[bytes]) -> None:
+    """POSIX ends an archive with two blocks of zeros."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(_END)))
+    if size % 512 or file.read() != _END:
+        raise EOFError("it ends too early")
 
 
 def _unpack(file: IO[bytes], writer: BlobWriter, plain: Any, new: Callable[[], Any]) -> None:

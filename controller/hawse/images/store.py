@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hawse.images.reference import canonical, familiar
-from hawse_agent.errors import NotFound, OutOfSpace, ProtocolError
+from hawse_agent.errors import HostRefused, NotFound, OutOfSpace, ProtocolError
 from hawse_agent.spec.host import ImageSource
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -75,7 +75,8 @@ class ImageStore:
         )
 
     def size(self, digest: str) -> int:
-        return self._path(digest).stat().st_size
+        with self.open_blob(digest) as file:
+            return os.fstat(file.fileno()).st_size
 
     def open_blob(self, digest: str) -> IO[bytes]:
         try:
@@ -176,10 +177,14 @@ class ImageStore:
 
     def _index(self) -> list[dict[str, Any]]:
         try:
-            index = json.loads((self.directory / "index.json").read_text())
+            index = json.loads((self.directory / "index.json").read_bytes())
+            entries: list[dict[str, Any]] = index["manifests"]
         except FileNotFoundError:
             return []
-        entries: list[dict[str, Any]] = index["manifests"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostRefused(
+                f"{self.directory / 'index.json'} is damaged", hint="remove it, and import the images again"
+            ) from error
         return entries
 
     @contextlib.contextmanager
@@ -210,8 +215,7 @@ class ImageStore:
         )
 
     def _json(self, digest: str) -> dict[str, Any]:
-        with self.open_blob(digest) as file:
-            value: dict[str, Any] = json.load(file)
+        value: dict[str, Any] = json.loads(b"".join(self.chunks(digest)))
         return value
 
 

@@ -14,7 +14,7 @@ from hawse.images import importer, send
 from hawse.images.config import apply_changes
 from hawse.images.reference import canonical, familiar
 from hawse.images.store import ImageStore
-from hawse_agent.errors import InputError, NotFound, ProtocolError
+from hawse_agent.errors import HostRefused, InputError, NotFound, ProtocolError
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
@@ -137,6 +137,44 @@ def test_remove_deletes_what_nobody_needs(store: ImageStore, root: Path) -> None
     with pytest.raises(NotFound):
         store.remove("a")
     assert store.get("b").size
+
+
+def test_a_damaged_store_says_what_to_do(store: ImageStore, tmp_path: Path) -> None:
+    root = tmp_path / "root.tar"
+    with tarfile.open(root, "w") as tar:
+        tar.add(__file__, "etc/file")
+    image = importer.import_file(store, root, reference="x:1")[0]
+    for digest in (image.id, image.manifest):
+        blob = store.directory / "blobs" / digest.replace(":", "/")
+        whole = blob.read_bytes()
+        for text in (b"", whole[:10], whole.replace(b"sha256", b"sha257")):
+            blob.write_bytes(text)
+            with pytest.raises(ProtocolError, match="damaged") as caught:
+                store.images()
+            assert caught.value.hint == "import the image again"
+        assert importer.import_file(store, root, reference="x:1") == [image]
+        assert blob.read_bytes() == whole
+        blob.unlink()
+        with pytest.raises(NotFound, match="no such blob here"):
+            store.images()
+        blob.write_bytes(whole)
+    index = store.directory / "index.json"
+    for text in (b"", b"{", b"[]", b"{}"):
+        index.write_bytes(text)
+        with pytest.raises(HostRefused, match=r"index\.json is damaged"):
+            store.find("x:1")
+
+
+def test_a_cut_root_tar_is_no_image(store: ImageStore, tmp_path: Path) -> None:
+    root = tmp_path / "root.tar"
+    with tarfile.open(root, "w") as tar:
+        tar.add(__file__, "etc/file")
+    whole = root.read_bytes()
+    for length in (len(whole) // 2, len(whole) - 10240, 700):
+        root.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="not a whole tar archive"):
+            importer.import_file(store, root, reference="x:1")
+    assert store.images() == []
 
 
 def test_a_damaged_blob_is_not_sent_whole(store: ImageStore) -> None:
