@@ -8,7 +8,8 @@ rendered template are traced back to the template where that is certain, else na
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,6 +171,7 @@ class _Reader:
 
     document: Document
     lines: dict[Path, int] = field(default_factory=dict)
+    _open: list[yaml.Node] = field(default_factory=list)
 
     def read(self, node: yaml.Node, path: Path) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -178,10 +180,23 @@ class _Reader:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             self._check_tag(node, "tag:yaml.org,2002:seq")
-            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            with self._inside(node):
+                return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
         return self._scalar(node)
 
+    @contextmanager
+    def _inside(self, node: yaml.Node) -> Iterator[None]:
+        if any(node is outer for outer in self._open):
+            raise self._error(node, "an anchor that contains itself")
+        self._open.append(node)
+        yield
+        self._open.pop()
+
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        with self._inside(node):
+            return self._entries(node, path)
+
+    def _entries(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
@@ -203,7 +218,7 @@ class _Reader:
 
     def _mapping_of(self, node: yaml.MappingNode, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         """A merged mapping; only the keys that it brings take its lines."""
-        inner = _Reader(self.document)
+        inner = _Reader(self.document, _open=self._open)
         value = inner._mapping(node, path)
         for place, line in inner.lines.items():
             if len(place) > len(path) and place[len(path)] not in given:

@@ -30,6 +30,7 @@ Bool = Annotated[bool, BeforeValidator(values.boolean, json_schema_input_type=bo
 Int = Annotated[int, BeforeValidator(values.integer, json_schema_input_type=int | str)]
 Number = Annotated[float, BeforeValidator(values.number, json_schema_input_type=float | str)]
 Text = Annotated[str, BeforeValidator(values.text, json_schema_input_type=str | int | float)]
+Signal = Annotated[str, BeforeValidator(values.signal_name, json_schema_input_type=str | int)]
 Mode = Annotated[int, BeforeValidator(values.file_mode, json_schema_input_type=int | str)]
 ContainerPath = Annotated[str, BeforeValidator(values.container_path, json_schema_input_type=str)]
 Address = Annotated[str, BeforeValidator(values.ip_address, json_schema_input_type=str)]
@@ -482,7 +483,7 @@ class Service(Strict):
     privileged: Bool = False
     read_only: Bool = False
     security_opt: list[Annotated[str, BeforeValidator(_security_option, json_schema_input_type=str)]] = []
-    stop_signal: Text = ""
+    stop_signal: Signal = ""
     stop_grace_period: Duration | None = None
     extra_hosts: Annotated[
         list[str],

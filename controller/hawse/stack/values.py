@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,11 +99,22 @@ def integer(value: Any) -> int:
 
 
 def number(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?|\.\d+", value.strip()):
         return float(value)
-    raise ValueError(f"expected a number, not {_shown(value)}")
+    raise ValueError(f"expected a number from 0 up, not {_shown(value)}")
+
+
+def signal_name(value: Any) -> str:
+    """`SIGTERM`, `TERM`, `15`, `RTMIN+3`."""
+    name = text(value)
+    plain = name.upper().removeprefix("SIG")
+    if plain.isdecimal() and 0 < int(plain) <= signal.SIGRTMAX:
+        return name
+    if f"SIG{plain}" in signal.Signals.__members__ or re.fullmatch(r"RTM(IN\+|AX-)\d\d?", plain):
+        return name
+    raise ValueError(f"expected a signal like SIGTERM, not {_shown(value)}")
 
 
 def text(value: Any) -> str:

@@ -469,6 +469,26 @@ def test_a_template_is_rendered_and_its_loops_may_be_empty(stack: Any, tmp_path:
             "",
         ),
         (
+            "services:\n  web:\n    image: x\n    cpus: -1\n",
+            "{file}:4: services.web.cpus: expected a number from 0 up, not -1",
+            "",
+        ),
+        (
+            "services:\n  web:\n    image: x\n    stop_signal: SIGNOPE\n",
+            "{file}:4: services.web.stop_signal: expected a signal like SIGTERM, not 'SIGNOPE'",
+            "",
+        ),
+        (
+            "services:\n  web: &web\n    image: x\n    labels: {a: *web}\n",
+            "{file}:2: an anchor that contains itself",
+            "",
+        ),
+        (
+            "services:\n  web: &web\n    <<: *web\n    image: x\n",
+            "{file}:2: an anchor that contains itself",
+            "",
+        ),
+        (
             "services:\n  web:\n    image: [x]\n",
             "{file}:3: services.web.image: expected text, not a list",
             "",
