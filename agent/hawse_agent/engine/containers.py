@@ -574,7 +574,7 @@ class Containers:
             self.reach(record.id).stop(signal=signal, timeout=timeout)
         except (ConnectionError, FileNotFoundError):
             pass  # it ended on its own in the meantime; the watcher reports how
-        live.wait(lambda state: state.status in _STOPPED, timeout + 30)
+        live.wait(lambda state: state.status in _STOPPED, timeout + 30 if timeout >= 0 else None)
         if live.state.running:
             raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
         self._publish("stop", record)

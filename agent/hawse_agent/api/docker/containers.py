@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import ContainerView
 from hawse_agent.errors import Conflict, InputError, NotFound, NotSupported
 from hawse_agent.images.store import Image
-from hawse_agent.spec.container import Resources
 from hawse_agent.spec.records import NetworkRecord
 
 _FILTERS = (
@@ -233,17 +231,19 @@ class Containers:
 
     def update(self, request: Request) -> Response:
         """Only what is given changes."""
+        spec = self._containers.record(request.params["id"]).spec
         fields = Fields(request.body.json(), "")
         policy = fields.inner("RestartPolicy")
         restart = restart_policy(policy) if policy.given("Name") else None
-        asked = resources(fields)
+        policy.rest()
+        limits = resources(fields, spec.resources)
         fields.rest()
-        now = self._containers.record(request.params["id"]).spec.resources
-        changed = {name: value for name, value in vars(asked).items() if value != getattr(Resources(), name)}
+        if spec.auto_remove and restart is not None and restart.mode != "no":
+            raise InputError(
+                "Restart policy cannot be updated because AutoRemove is enabled for the container"
+            )
         self._containers.update(
-            request.params["id"],
-            resources=replace(now, **changed) if changed else None,
-            restart=restart,
+            request.params["id"], resources=limits if limits != spec.resources else None, restart=restart
         )
         return Response(json={"Warnings": None})
 

@@ -19,11 +19,13 @@ from hawse_agent.spec.container import (
     RestartPolicy,
     Ulimit,
 )
-from hawse_agent.spec.volume import Mount, MountKind
+from hawse_agent.spec.volume import Mount, MountKind, Propagation
 
 _CPU_PERIOD = 100_000
 _NANO = 1_000_000_000
 _SHM = 64 * 1024 * 1024
+_UNLIMITED = Resources()
+_PROPAGATIONS: tuple[Propagation, ...] = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
 def container_spec(body: Any, name: str) -> ContainerSpec:
@@ -44,7 +46,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
     networking = config.inner("NetworkingConfig")
     mode, networks = _networks(host, networking, config.text("MacAddress"))
     security = _security(host.texts("SecurityOpt"))
-    stop_timeout = config.number("StopTimeout", -1)
+    stop_timeout = config.number("StopTimeout") if config.given("StopTimeout") else None
     spec = ContainerSpec(
         name=name.removeprefix("/"),
         image=config.text("Image"),
@@ -61,12 +63,13 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         stdin_open=config.flag("OpenStdin"),
         stdin_once=config.flag("StdinOnce"),
         stop_signal=config.text("StopSignal"),
-        stop_timeout=stop_timeout if stop_timeout >= 0 else None,
+        stop_timeout=stop_timeout,
         restart=restart_policy(host.inner("RestartPolicy")),
         health=_health(config.mapping("Healthcheck")),
         resources=resources(host),
         mounts=_with_volumes(
-            config, (*_binds(host), *_mounts(host.objects("Mounts")), *_tmpfs(host.labels("Tmpfs")))
+            config,
+            _distinct((*_binds(host), *_mounts(host.objects("Mounts")), *_tmpfs(host.labels("Tmpfs")))),
         ),
         volumes_from=host.texts("VolumesFrom"),
         network_mode=mode,
@@ -89,6 +92,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         devices=_devices(host.objects("Devices")),
         shm_size=host.number("ShmSize") or _SHM,
         oom_score_adj=host.number("OomScoreAdj"),
+        init=host.flag("Init"),
         pid_mode=host.text("PidMode"),
         ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
         uts_mode=host.text("UTSMode"),
@@ -102,27 +106,56 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
     return spec
 
 
-def resources(host: Fields) -> Resources:
-    """Limits of a create or an update request."""
-    nano, quota, period = host.number("NanoCpus"), host.number("CpuQuota"), host.number("CpuPeriod")
+def resources(given: Fields, now: Resources = _UNLIMITED) -> Resources:
+    """Limits of a create request, or of an update: what is not given stays as it is `now`."""
+    memory, reservation = _limit(given, "Memory"), _limit(given, "MemoryReservation")
+    swap, pids = given.number("MemorySwap"), given.number("PidsLimit")
+    limits = Resources(
+        memory=memory or now.memory,
+        memory_swap=swap or now.memory_swap,
+        memory_reservation=reservation or now.memory_reservation,
+        cpus=_cpus(given, now.cpus),
+        cpu_shares=_limit(given, "CpuShares") or now.cpu_shares,
+        cpuset_cpus=given.text("CpusetCpus") or now.cpuset_cpus,
+        cpuset_mems=given.text("CpusetMems") or now.cpuset_mems,
+        pids=(pids or now.pids) if pids >= 0 else None,
+        read_bps=_rates(given.objects("BlkioDeviceReadBps")) or now.read_bps,
+        write_bps=_rates(given.objects("BlkioDeviceWriteBps")) or now.write_bps,
+        read_iops=_rates(given.objects("BlkioDeviceReadIOps")) or now.read_iops,
+        write_iops=_rates(given.objects("BlkioDeviceWriteIOps")) or now.write_iops,
+    )
+    _check_memory(limits)
+    return limits
+
+
+def _limit(given: Fields, key: str) -> int:
+    number = given.number(key)
+    if number < 0:
+        raise InputError(f"{key}: {number} is not a limit")
+    return number
+
+
+def _cpus(given: Fields, now: float | None) -> float | None:
+    nano, quota, period = _limit(given, "NanoCpus"), given.number("CpuQuota"), _limit(given, "CpuPeriod")
     if nano and (quota or period):
         raise InputError("Conflicting options: Nano CPUs and CPU Period cannot both be set")
-    cpus = nano / _NANO if nano else quota / (period or _CPU_PERIOD) if quota > 0 else None
-    swap, pids = host.number("MemorySwap"), host.number("PidsLimit")
-    return Resources(
-        memory=host.number("Memory") or None,
-        memory_swap=swap or None,
-        memory_reservation=host.number("MemoryReservation") or None,
-        cpus=cpus,
-        cpu_shares=host.number("CpuShares") or None,
-        cpuset_cpus=host.text("CpusetCpus"),
-        cpuset_mems=host.text("CpusetMems"),
-        pids=pids if pids > 0 else None,
-        read_bps=_rates(host.objects("BlkioDeviceReadBps")),
-        write_bps=_rates(host.objects("BlkioDeviceWriteBps")),
-        read_iops=_rates(host.objects("BlkioDeviceReadIOps")),
-        write_iops=_rates(host.objects("BlkioDeviceWriteIOps")),
-    )
+    if nano:
+        return nano / _NANO
+    if quota > 0:
+        return quota / (period or _CPU_PERIOD)
+    return None if quota < 0 else now
+
+
+def _check_memory(limits: Resources) -> None:
+    swap = limits.memory_swap
+    if swap is not None and swap > 0 and limits.memory is None:
+        raise InputError("You should always set the Memory limit when using Memoryswap limit, see usage")
+    if limits.memory is None:
+        return
+    if swap is not None and 0 < swap < limits.memory:
+        raise InputError("Minimum memoryswap limit should be larger than memory limit, see usage")
+    if limits.memory_reservation is not None and limits.memory_reservation > limits.memory:
+        raise InputError("Minimum memory limit should be larger than memory reservation limit, see usage")
 
 
 def restart_policy(policy: Fields) -> RestartPolicy:
@@ -158,6 +191,11 @@ def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[En
     given = networking.mapping("EndpointsConfig")
     networking.rest()
     if mode in ("host", "none") or mode.startswith("container:"):
+        if mac or any(
+            name != mode or _endpoint(name, settings, "") != EndpointSpec(network=name)
+            for name, settings in given.items()
+        ):
+            raise InputError(f"conflicting options: network mode {mode} and settings for a network")
         return mode, ()
     first = "bridge" if mode == "default" else mode
     by_name = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
@@ -181,7 +219,6 @@ def _endpoint(network: str, settings: Any, mac: str) -> EndpointSpec:
                 "GlobalIPv6Address",
                 "GlobalIPv6PrefixLen",
                 "DNSNames",
-                "GwPriority",
             ],
             "what an endpoint is, not what it shall be",
         )
@@ -201,7 +238,7 @@ def _security(options: tuple[str, ...]) -> tuple[bool, str]:
     """no_new_privileges, seccomp."""
     no_new, seccomp = False, "default"
     for option in options:
-        key, _, value = option.replace(":", "=", 1).partition("=")
+        key, value = (re.split("[=:]", option, maxsplit=1) + [""])[:2]
         if key == "no-new-privileges":
             no_new = value in ("", "true")
         elif key == "seccomp":
@@ -222,6 +259,8 @@ def _health(given: dict[str, Any]) -> HealthCheck | None:
     }
     retries = fields.number("Retries")
     fields.rest()
+    if retries < 0 or any(value < 0 for value in values.values()):
+        raise InputError("Healthcheck: times and Retries cannot be negative")
     if not test:
         if any(values.values()) or retries:
             raise NotSupported(
@@ -250,14 +289,14 @@ def _bind(text: str) -> Mount:
     source, target = parts[0], _absolute(parts[1], text)
     options = parts[2].split(",") if len(parts) == 3 else []
     read_only, no_copy = False, False
-    propagation: Literal["private", "rprivate", "shared", "rshared", "slave", "rslave"] = "rprivate"
+    propagation: Propagation | None = None
     for option in options:
         if option in ("ro", "rw"):
             read_only = option == "ro"
         elif option == "nocopy":
             no_copy = True
-        elif option in ("private", "rprivate", "shared", "rshared", "slave", "rslave"):
-            propagation = option  # type: ignore[assignment]
+        elif source.startswith("/") and option in _PROPAGATIONS:
+            propagation = _propagation(option)
         elif option not in ("z", "Z"):  # SELinux labels, which other kernels do not have
             raise InputError(f"invalid mode: {option} in {text!r}")
     if source.startswith("/"):
@@ -267,7 +306,7 @@ def _bind(text: str) -> Mount:
             target=target,
             read_only=read_only,
             create_source=True,
-            propagation=propagation,
+            propagation=propagation or "rprivate",
         )
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
         raise InputError(
@@ -285,15 +324,14 @@ def _mount(fields: Fields) -> Mount:
     target = _absolute(fields.text("Target"), "Mounts.Target")
     source, read_only = fields.text("Source"), fields.flag("ReadOnly")
     fields.ignore({"Consistency": "for macOS"})
-    bind, volume, tmpfs = (fields.inner(f"{name}Options") for name in ("Bind", "Volume", "Tmpfs"))
-    propagation = bind.text("Propagation") or "rprivate"
+    bind, volume, tmpfs = (_options(fields, kind, name) for name in ("bind", "volume", "tmpfs"))
     mount = Mount(
         kind=kind,
         source=source,
         target=target,
         read_only=read_only,
         create_source=bind.flag("CreateMountpoint"),
-        propagation=propagation,  # type: ignore[arg-type]
+        propagation=_propagation(bind.text("Propagation") or "rprivate"),
         no_copy=volume.flag("NoCopy"),
         subpath=volume.text("Subpath"),
         tmpfs_size=tmpfs.number("SizeBytes"),
@@ -308,7 +346,24 @@ def _mount(fields: Fields) -> Mount:
         part.rest()
     if kind == "bind" and not source.startswith("/"):
         raise InputError(f'invalid mount config for type "bind": invalid mount path: {source!r}')
+    if kind == "tmpfs" and source:
+        raise InputError('invalid mount config for type "tmpfs": field Source must not be specified')
     return mount
+
+
+def _options(fields: Fields, kind: MountKind, name: str) -> Fields:
+    """A mount's options for its own kind; those of another kind must not be there."""
+    key = f"{name.capitalize()}Options"
+    if name != kind and fields.given(key):
+        raise InputError(f'invalid mount config for type "{kind}": field {key} must not be specified')
+    return fields.inner(key)
+
+
+def _propagation(text: str) -> Propagation:
+    for known in _PROPAGATIONS:
+        if text == known:
+            return known
+    raise InputError(f"invalid propagation mode: {text!r}")
 
 
 def _mount_kind(text: str) -> MountKind:
@@ -354,6 +409,16 @@ def _tmpfs_mode(words: list[str]) -> int:
     return 0o1777
 
 
+def _distinct(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    seen = set()
+    for mount in mounts:
+        place = mount.target.rstrip("/")
+        if place in seen:
+            raise InputError(f"Duplicate mount point: {place}")
+        seen.add(place)
+    return mounts
+
+
 def _with_volumes(config: Fields, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     """Clients name in Volumes again what they have in Binds: an anonymous one is for the rest."""
     taken = {mount.target.rstrip("/") for mount in mounts}
@@ -378,8 +443,10 @@ def _ports(given: dict[str, Any]) -> tuple[PortMap, ...]:
             fields = Fields(binding, f"PortBindings.{port}")
             host_ip, host_port = fields.text("HostIp"), fields.text("HostPort")
             fields.rest()
-            if host_port and not host_port.isdigit():
+            if re.fullmatch(r"\d+-\d+", host_port):
                 raise NotSupported(f"a range of host ports ({host_port}) is not supported")
+            if host_port and not (host_port.isdecimal() and int(host_port) < 65536):
+                raise InputError(f"invalid port specification: {host_port!r} for {port}")
             found.append(
                 PortMap(
                     container_port=number,
@@ -470,6 +537,8 @@ def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
         raise InputError("no image specified")
     if spec.userns_mode not in ("", "host"):
         raise NotSupported("HostConfig.UsernsMode is not supported by hawse-agent")
+    if host.text("Runtime") not in ("", "hawse"):
+        raise NotSupported("HostConfig.Runtime is not supported by hawse-agent, which is a runtime itself")
     if host.text("CgroupnsMode") not in ("", "private"):
         raise NotSupported("HostConfig.CgroupnsMode host is not supported by hawse-agent")
     if spec.auto_remove and spec.restart.mode != "no":
