@@ -14,7 +14,7 @@ from typing import Literal
 
 from hawse_agent import __version__, launch
 from hawse_agent.errors import HawseError
-from hawse_agent.linux import zstd
+from hawse_agent.linux import mount, zstd
 from hawse_agent.network import libnftables
 from hawse_agent.paths import Paths, paths_for
 
@@ -55,7 +55,7 @@ def main(root: str, *, as_json: bool) -> int:
 
 
 def examine(paths: Paths) -> list[Check]:
-    """Looks, changes nothing."""
+    """Looks, changes nothing; the kernel may load modules for it."""
     return [
         _python(),
         _root(),
@@ -107,11 +107,17 @@ def _cgroups() -> Check:
 
 
 def _overlay() -> Check:
-    if any(line.split()[-1] == "overlay" for line in _lines("/proc/filesystems")):
-        return Check(name="overlay", status="ok", detail="in the kernel")
-    return Check(
-        name="overlay", status="failed", detail="not in this kernel", hint="modprobe overlay, then try again"
-    )
+    if not any(line.split()[-1] == "overlay" for line in _lines("/proc/filesystems")):
+        try:
+            mount.require("overlay")  # a module is loaded at its first use only
+        except OSError as error:
+            return Check(
+                name="overlay",
+                status="failed",
+                detail=f"not in this kernel ({error.strerror})",
+                hint="modprobe overlay, then try again",
+            )
+    return Check(name="overlay", status="ok", detail="in the kernel")
 
 
 def _namespaces() -> Check:

@@ -84,6 +84,11 @@ def new(fstype: str, attributes: int = 0, *, source: str = "", options: tuple[st
         os.close(context)
 
 
+def require(fstype: str) -> None:
+    """Raises OSError (ENODEV) when this kernel has no such file system; one that is a module gets loaded."""
+    os.close(libc.syscall("fsopen", fstype.encode(), _FSOPEN_CLOEXEC, what=f"mount {fstype}"))
+
+
 def clone(path: str, *, dir_fd: int = libc.AT_FDCWD, recursive: bool = False) -> int:
     """A detached bind of `path` (follows links), or of `dir_fd` itself when it is empty. Owned fd."""
     flags = OPEN_TREE_CLONE | os.O_CLOEXEC
