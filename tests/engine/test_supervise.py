@@ -264,17 +264,24 @@ def test_exec_streams_and_codes(shims: Shims) -> None:
     running = shims.start("sleep 100")
     process = replace(running.config.process, argv=("sh", "-c", "cat; echo err >&2; exit 3"), stdin=True)
     ours, theirs = socket.socketpair()
-    running.shim.exec_start("e1", process, theirs, b"a", stdin=True, tty=False)
+    both = AttachOptions(stdin=True, stdout=True, stderr=True)
+    running.shim.exec_start("e1", process, theirs, b"a", both)
     theirs.close()
     ours.sendall(b"bc")
     ours.shutdown(socket.SHUT_WR)
     assert frames(read_to_end(ours)) == {1: b"abc", 2: b"err\n"}
     assert running.shim.exec_state("e1")["exit_code"] == 3
     assert running.wait("exec_exited") == {"event": "exec_exited", "exec": "e1", "exit_code": 3}
+    ours, theirs = socket.socketpair()
+    running.shim.exec_start("quiet", process, theirs, b"", AttachOptions(stdin=True, stderr=True))
+    theirs.close()
+    ours.sendall(b"bc")
+    ours.shutdown(socket.SHUT_WR)
+    assert frames(read_to_end(ours)) == {2: b"err\n"}
     with pytest.raises(NotFound):
         running.shim.exec_state("e2")
     with pytest.raises(StartFailed) as caught:
-        running.shim.exec_start("e3", replace(process, argv=("nosuch",)), None, b"", stdin=False, tty=False)
+        running.shim.exec_start("e3", replace(process, argv=("nosuch",)), None)
     assert caught.value.container_exit == 127
 
 
@@ -282,7 +289,7 @@ def test_an_exec_ends_with_its_container(shims: Shims) -> None:
     running = shims.start("sleep 100")
     ours, theirs = socket.socketpair()
     process = replace(running.config.process, argv=("sleep", "100"))
-    running.shim.exec_start("e1", process, theirs, stdin=False, tty=False)
+    running.shim.exec_start("e1", process, theirs)
     theirs.close()
     running.shim.stop(signal=9, timeout=0)
     assert running.wait("exec_exited")["exit_code"] == 137
@@ -310,7 +317,7 @@ def test_pause_and_stop_of_a_paused_one(shims: Shims) -> None:
     assert running.wait("paused")
     assert running.shim.state()["status"] == "paused"
     with pytest.raises(Conflict):
-        running.shim.exec_start("e", running.config.process, None, stdin=False, tty=False)
+        running.shim.exec_start("e", running.config.process, None)
     running.shim.unpause()
     assert running.wait("unpaused")
     running.shim.pause()
@@ -368,9 +375,7 @@ def test_health_goes_up_and_down(shims: Shims) -> None:
     event = running.wait("health")
     assert event["status"] == "healthy"
     assert event["state"]["health"]["log"][-1]["output"].endswith("fine\n")
-    running.shim.exec_start(
-        "e", replace(running.config.process, argv=("touch", "/sick")), None, stdin=False, tty=False
-    )
+    running.shim.exec_start("e", replace(running.config.process, argv=("touch", "/sick")), None)
     while event["status"] != "unhealthy":
         event = running.wait("health")
     assert event["state"]["health"]["failing_streak"] == 2

@@ -32,6 +32,7 @@ from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, 
 from hawse_agent.engine.volumes import Volumes
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError, StartFailed
 from hawse_agent.images.store import Image
+from hawse_agent.linux import files
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import ContainerSpec, Resources, RestartPolicy
@@ -133,6 +134,11 @@ class Containers:
             return self._cgroups.open(container_id).limits()
         except (NotFound, FileNotFoundError):
             return None
+
+    def size(self, reference: str) -> int:
+        """Bytes on the disk of what the container has written over its image."""
+        upper = self._paths.container(self.record(reference).id) / "upper"
+        return files.disk_usage(upper) - upper.stat().st_blocks * 512
 
     def stats(self, reference: str) -> Stats:
         return self._cgroups.open(self.record(reference).id).stats()
@@ -241,6 +247,8 @@ class Containers:
                 f"cannot remove container {record.spec.name!r}: container is {live.state.status}: "
                 "stop the container before removing or force remove"
             )
+        if live.state.running:  # one that is being stopped with time to spare is not waited for
+            self._ask_to_end(record, signal=9, timeout=0)
         with live.lock:
             if live.state.running:
                 self._stop(record, live, signal=9, timeout=0)
@@ -570,14 +578,17 @@ class Containers:
 
     def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
         self._save(replace(self._records[record.id], desired="stopped"))
-        try:
-            self.reach(record.id).stop(signal=signal, timeout=timeout)
-        except (ConnectionError, FileNotFoundError):
-            pass  # it ended on its own in the meantime; the watcher reports how
+        self._ask_to_end(record, signal=signal, timeout=timeout)
         live.wait(lambda state: state.status in _STOPPED, timeout + 30 if timeout >= 0 else None)
         if live.state.running:
             raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
         self._publish("stop", record)
+
+    def _ask_to_end(self, record: ContainerRecord, *, signal: int, timeout: float) -> None:
+        try:
+            self.reach(record.id).stop(signal=signal, timeout=timeout)
+        except (ConnectionError, FileNotFoundError):
+            pass  # it ended on its own in the meantime; the watcher reports how
 
     def _remove(self, record: ContainerRecord, live: Live, *, volumes: bool) -> None:
         if not record.removing:

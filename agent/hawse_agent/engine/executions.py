@@ -16,7 +16,10 @@ from hawse_agent.paths import Paths
 from hawse_agent.runtime.defaults import combine_capabilities
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+from hawse_agent.supervise import detach
+from hawse_agent.supervise.client import AttachOptions
 
+_OUTPUT = AttachOptions(stdout=True, stderr=True)
 KEPT = 1000
 """Finished executions that `inspect` still finds; the oldest go first."""
 
@@ -26,6 +29,7 @@ class _Execution:
     id: str
     container: str
     process: ProcessConfig
+    attach: AttachOptions
     started: bool = False
     last_exit: int | None = None
 
@@ -47,13 +51,14 @@ class Executions:
         user: str = "",
         cwd: str = "",
         tty: bool = False,
-        stdin: bool = False,
+        attach: AttachOptions = _OUTPUT,
         privileged: bool = False,
         console: tuple[int, int] = (0, 0),
     ) -> str:
         """The new execution's id. Raises Conflict when the container does not run."""
         if not argv:
             raise InputError("No exec command specified")
+        detach.parse(attach.detach_keys)
         record = self._containers.record(reference)
         self._containers.shim(record.id)
         config = codec.loads(RuntimeConfig, (self._paths.container(record.id) / "runtime.json").read_bytes())
@@ -68,20 +73,27 @@ class Executions:
             cwd=cwd or config.process.cwd,
             user=user or config.process.user,
             tty=tty,
-            stdin=stdin,
+            stdin=attach.stdin,
             capabilities=combine_capabilities(("ALL",), (), True)
             if privileged
             else config.process.capabilities,
             console_height=console[0],
             console_width=console[1],
         )
-        execution = _Execution(id=new_id(), container=record.id, process=process)
+        execution = _Execution(id=new_id(), container=record.id, process=process, attach=attach)
         with self._lock:
             self._known[execution.id] = execution
             while len(self._known) > KEPT:
                 del self._known[next(iter(self._known))]
         self._publish("exec_create", execution)
         return execution.id
+
+    def check_startable(self, exec_id: str) -> None:
+        """Raises Conflict when it has run already, or its container does not run."""
+        execution = self._get(exec_id)
+        if execution.started:
+            raise Conflict(f"Error: Exec command {exec_id} has already run")
+        self._containers.shim(execution.container)
 
     def start(self, exec_id: str, client: socket.socket | None, head: bytes = b"") -> None:
         """Run it; its streams go to `client`, or nowhere (detached). Raises StartFailed, Conflict."""
@@ -94,7 +106,7 @@ class Executions:
         process = execution.process
         self._publish("exec_start", execution)
         try:
-            shim.exec_start(exec_id, process, client, head, stdin=process.stdin, tty=process.tty)
+            shim.exec_start(exec_id, process, client, head, execution.attach)
         except HawseError as error:
             execution.last_exit = getattr(error, "container_exit", 126)
             raise

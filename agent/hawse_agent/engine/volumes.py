@@ -65,14 +65,15 @@ class Volumes:
             return
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
-    def prune(self, *, named: bool) -> Sequence[str]:
-        """Remove volumes that no container refers to; only anonymous ones unless `named`."""
-        removed = []
+    def prune(self, *, named: bool) -> dict[str, int]:
+        """Remove volumes that no container refers to; only anonymous ones unless `named`. Name → bytes."""
+        removed = {}
         for info in self.store.list():
             if self.users(info.spec.name) or not (named or LABEL_ANONYMOUS in info.spec.labels):
                 continue
+            size = self.store.size(info.spec.name)
             self.remove(info.spec.name)
-            removed.append(info.spec.name)
+            removed[info.spec.name] = size
         return removed
 
     def discard(self, names: Iterable[str]) -> None:

@@ -63,8 +63,8 @@ def pull(
     name = reference.parse(ref)
     wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
     registry = _Registry(name, auth or {}, insecure)
-    progress({"status": f"Pulling from {name.path}", "id": name.tag or name.digest})
     top, digest, data = _manifest(registry, name, wanted)
+    progress({"status": f"Pulling from {name.path}", "id": name.tag or name.digest})
     parsed = manifest.parse(parse_json(data, digest), digest)
     before = _present(store, name)
     blobs = {blob.digest: blob for blob in (parsed.config, *parsed.layers)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hawse_agent.supervise.logs import Stream
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttachOptions:
@@ -17,3 +19,8 @@ class AttachOptions:
     logs: bool = False
     """Begin with what is in the log."""
     detach_keys: str = ""
+
+    @property
+    def streams(self) -> frozenset[Stream]:
+        wanted: dict[Stream, bool] = {"stdout": self.stdout, "stderr": self.stderr}
+        return frozenset(stream for stream, asked in wanted.items() if asked)

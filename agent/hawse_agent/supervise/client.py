@@ -24,6 +24,7 @@ from hawse_agent.spec.runtime import ProcessConfig
 from hawse_agent.supervise.attach import AttachOptions as AttachOptions
 
 REQUEST_TIMEOUT = 30.0
+_OUTPUT = AttachOptions(stdout=True, stderr=True)
 _MAX_DESCRIPTORS = 250
 """SCM_MAX_FD is 253; a start with more reserved ports than this sends several messages."""
 
@@ -76,16 +77,13 @@ class ShimClient:
         process: ProcessConfig,
         client: socket.socket | None,
         head: bytes = b"",
-        *,
-        stdin: bool,
-        tty: bool,
+        options: AttachOptions = _OUTPUT,
     ) -> None:
-        """Raises StartFailed when the process cannot be executed."""
+        """`options`: what `client` gets of the streams. Raises StartFailed when it cannot be executed."""
         request = {
             "exec": exec_id,
             "process": codec.to_json(process),
-            "stdin": stdin,
-            "tty": tty,
+            "options": codec.to_json(options),
             "head": head.hex(),
         }
         self._ask("exec", request, [] if client is None else [client.fileno()])

@@ -60,10 +60,12 @@ class Executions:
         process: ProcessConfig,
         client: socket.socket | None,
         head: bytes,
+        *,
+        streams: frozenset[Stream],
         detach: bytes,
     ) -> None:
         """Raises StartFailed. `client` is owned from now on, whatever happens."""
-        streams = ProcessStreams(
+        own = ProcessStreams(
             self._loop,
             tty=process.tty,
             stdin=process.stdin,
@@ -72,26 +74,26 @@ class Executions:
             when_quiet=self._when_quiet,
         )
         try:
-            entered = enter(host.config, host.pid, host.pidfd, process, streams.stdio)
+            entered = enter(host.config, host.pid, host.pidfd, process, own.stdio)
         except BaseException:
-            streams.abandon()
+            own.abandon()
             if client is not None:
                 client.close()
             raise
-        execution = Execution(entered=entered, streams=streams)
+        execution = Execution(entered=entered, streams=own)
         self._known[exec_id] = execution
         self._children.expect(entered.pid, lambda code: self._ended(exec_id, code))
         if client is not None:
-            streams.attach(
+            own.attach(
                 client,
                 stdin=process.stdin,
-                streams=frozenset(("stdout", "stderr")),
+                streams=streams,
                 detach=detach,
                 head=head,
             )
         elif process.stdin:
-            streams.input_ended()
-        streams.started(entered.console)
+            own.input_ended()
+        own.started(entered.console)
         self._forget_old()
 
     def state(self, exec_id: str) -> dict[str, int | bool | None]:

@@ -43,7 +43,7 @@ from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.execs import Executions, Host, probe
 from hawse_agent.supervise.health import Health, Probe
 from hawse_agent.supervise.lines import Lines
-from hawse_agent.supervise.logs import LogRecord, LogWriter, Stream
+from hawse_agent.supervise.logs import LogRecord, LogWriter
 from hawse_agent.supervise.loop import READ, Loop, Timer
 from hawse_agent.supervise.restart import Backoff, restarts
 from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
@@ -528,12 +528,11 @@ class Shim:
 
     def _on_attach(self, message: dict[str, Any], fds: list[int]) -> None:
         options = codec.from_json(AttachOptions, message["options"])
-        wanted: dict[Stream, bool] = {"stdout": options.stdout, "stderr": options.stderr}
         keys = detach.parse(options.detach_keys)
         self._streams.attach(
             socket.socket(fileno=fds.pop()),
             stdin=options.stdin,
-            streams=frozenset(stream for stream, asked in wanted.items() if asked),
+            streams=options.streams,
             detach=keys,
             replay=self._written_so_far() if options.logs else None,
             live=options.stream,
@@ -551,13 +550,15 @@ class Shim:
                 client.close()
             raise Conflict(f"container {self._config.id} is {self._state.status}")
         process = codec.from_json(ProcessConfig, message["process"])
+        options = codec.from_json(AttachOptions, message["options"])
         self._executions.start(
             message["exec"],
             self._host(),
             process,
             client,
             bytes.fromhex(message["head"]),
-            detach.parse(message.get("detach_keys", "")),
+            streams=options.streams,
+            detach=detach.parse(options.detach_keys),
         )
 
     def _on_signal(self, message: dict[str, Any], fds: list[int]) -> None:

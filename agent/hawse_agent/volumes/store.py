@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotFound, NotSupported, OutOfSpace
+from hawse_agent.linux.files import disk_usage
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 from hawse_agent.spec.volume import VolumeSpec
@@ -99,7 +100,7 @@ class VolumeStore:
 
     def size(self, name: str) -> int:
         """Bytes that it takes on the disk; a file with several links counts once."""
-        return _disk_usage(self.path(name))
+        return disk_usage(self.path(name))
 
     def populate(self, name: str, layers: tuple[Path, ...], target: str) -> None:
         """Fill an empty volume with what an image has at `target`; owner and mode come along.
@@ -175,27 +176,3 @@ def _move_in(copied: Path, data: Path) -> None:
         for fd in fds:
             os.close(fd)
     copied.rmdir()
-
-
-def _disk_usage(path: Path) -> int:
-    total = path.stat().st_blocks * 512
-    seen: set[tuple[int, int]] = set()
-    pending = [os.fspath(path)]
-    while pending:
-        try:
-            entries = list(os.scandir(pending.pop()))
-        except FileNotFoundError:  # removed meanwhile by who uses the volume
-            continue
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-            elif status.st_nlink > 1:
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-            total += status.st_blocks * 512
-    return total

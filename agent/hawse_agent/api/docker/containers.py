@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 from hawse_agent.api.docker import views
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.images import check_platform
 from hawse_agent.api.docker.lowering import container_spec, resources, restart_policy
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
@@ -22,19 +23,8 @@ from hawse_agent.images.store import Image
 from hawse_agent.spec.records import NetworkRecord
 
 _FILTERS = (
-    *(
-        "id",
-        "name",
-        "label",
-        "status",
-        "ancestor",
-        "network",
-        "volume",
-        "health",
-        "exited",
-        "before",
-        "since",
-    ),
+    *("id", "name", "label", "status", "ancestor", "network"),
+    *("volume", "health", "exited", "before", "since"),
 )
 _BEAT = 10.0
 """Seconds between two looks at whether a waiting client is still there."""
@@ -87,17 +77,20 @@ class Containers:
             found = [view for view in found if view.state.running]
         if limit > 0:
             found = found[:limit]
-        networks = self._networks()
-        return Response(json=[views.summary(view, self._image(view), networks) for view in found])
+        networks, sizes = self._networks(), request.query.flag("size")
+        return Response(
+            json=[
+                views.summary(view, self._image(view), networks, self._size(view) if sizes else None)
+                for view in found
+            ]
+        )
 
     def _wanted(self, view: ContainerView, filters: Filters) -> bool:
-        image = self._image(view)
         health = view.state.health.status if view.state.health is not None else "none"
-        networks = {self._networks()[e.network].name for e in view.endpoints if e.network in self._networks()}
         return (
-            (not filters.values("id") or any(view.id.startswith(value) for value in filters.values("id")))
-            and filters.any("name", f"/{view.name}")
-            and filters.labels(views.labels(view.record.spec, image))
+            filters.prefix("id", view.id)
+            and filters.matches("name", f"/{view.name}", view.name)
+            and ("label" not in filters or filters.labels(views.labels(view.record.spec, self._image(view))))
             and filters.one("status", view.state.status)
             and filters.one("health", health)
             and filters.one("exited", str(view.state.exit_code) if view.state.finished_at else "")
@@ -105,7 +98,7 @@ class Containers:
                 not filters.values("ancestor")
                 or any(self._descends(view, name) for name in filters.values("ancestor"))
             )
-            and (not filters.values("network") or any(n in networks for n in filters.values("network")))
+            and ("network" not in filters or self._is_on(view, filters.values("network")))
             and (
                 not filters.values("volume")
                 or any(
@@ -115,6 +108,16 @@ class Containers:
             )
             and all(view.record.created < self._created(name) for name in filters.values("before"))
             and all(view.record.created > self._created(name) for name in filters.values("since"))
+        )
+
+    def _is_on(self, view: ContainerView, wanted: Sequence[str]) -> bool:
+        """By name or id, whether it runs or not."""
+        known = self._networks()
+        names = set(views.network_names(view, known))
+        return any(name in names for name in wanted) or any(
+            record.name in names and record.id.startswith(name)
+            for record in known.values()
+            for name in wanted
         )
 
     def _descends(self, view: ContainerView, name: str) -> bool:
@@ -130,7 +133,14 @@ class Containers:
         view = self._containers.get(request.params["id"])
         executions = [e for e in self._engine.executions.of(view.id) if self._runs(e)]
         return Response(
-            json=views.inspect(view, self._image(view), self._networks(), self._engine.paths, executions)
+            json=views.inspect(
+                view,
+                self._image(view),
+                self._networks(),
+                self._engine.paths,
+                executions,
+                self._size(view) if request.query.flag("size") else None,
+            )
         )
 
     def _runs(self, execution: str) -> bool:
@@ -148,7 +158,11 @@ class Containers:
         view = self._containers.get(request.params["id"])
         if request.query.flag("stream", True):
             return Response(chunks=self._stats_stream(view, request), content_type="application/json")
-        return Response(json=self._stats(view, None))
+        before = self._stats(view, None)
+        if request.query.flag("one-shot") or not view.state.running:
+            return Response(json=before)
+        self._containers.waiter(view.id, "removed").result(1.0)  # a share of the CPU is of some time
+        return Response(json=self._stats(self._containers.get(view.id), before))
 
     def _stats_stream(self, view: ContainerView, request: Request) -> Iterator[bytes]:
         waiter = self._containers.waiter(view.id, "removed")
@@ -166,9 +180,7 @@ class Containers:
     # making and removing
 
     def create(self, request: Request) -> Response:
-        platform = request.query.text("platform")
-        if platform and platform.partition("/")[0] != "linux":
-            raise NotSupported(f"platform {platform!r} is not supported: this is linux")
+        check_platform(request.query.text("platform"))
         spec = container_spec(request.body.json(), request.query.text("name"))
         view = self._containers.create(spec)
         return Response(status=201, json={"Id": view.id, "Warnings": list(view.warnings)})
@@ -185,16 +197,18 @@ class Containers:
         filters = Filters(request.query.json("filters"), ("label", "until"))
         if "until" in filters:
             raise NotSupported("the filter until is not supported by hawse-agent")
-        removed = []
+        removed, reclaimed = [], 0
         for view in self._containers.list():
             labels = views.labels(view.record.spec, self._image(view))
             if view.state.status in ("created", "exited", "dead") and filters.labels(labels):
+                size = self._size(view)
                 try:
                     self._containers.remove(view.id)
                 except (Conflict, NotFound):  # started or removed in the meantime
                     continue
                 removed.append(view.id)
-        return Response(json={"ContainersDeleted": removed, "SpaceReclaimed": 0})
+                reclaimed += size
+        return Response(json={"ContainersDeleted": removed or None, "SpaceReclaimed": reclaimed})
 
     # changing
 
@@ -267,6 +281,9 @@ class Containers:
             return self._engine.images.get(view.record.image_id)
         except NotFound:  # removed by force: the container has its layers still
             return None
+
+    def _size(self, view: ContainerView) -> int:
+        return self._containers.size(view.id)
 
     def _networks(self) -> dict[str, NetworkRecord]:
         return {record.id: record for record in self._engine.networks.list()}

@@ -10,6 +10,7 @@ from hawse_agent.api.http import Hijack, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import InputError
+from hawse_agent.supervise.client import AttachOptions
 
 
 def routes(router: Router, engine: Engine) -> None:
@@ -20,13 +21,11 @@ def routes(router: Router, engine: Engine) -> None:
         fields.ignore(
             {
                 "Container": "docker-py repeats the path here",
-                "AttachStdout": "what nobody attaches to is dropped anyway",
-                "AttachStderr": "as above",
                 "Detach": "said again at the start",
-                "DetachKeys": "said again at the start",
             }
         )
-        environment = dict(entry.partition("=")[::2] for entry in fields.texts("Env"))
+        given = (entry.partition("=") for entry in fields.texts("Env"))
+        environment = {key: value for key, equals, value in given if equals}
         height, width = _size(fields)
         exec_id = executions.create(
             request.params["id"],
@@ -35,7 +34,12 @@ def routes(router: Router, engine: Engine) -> None:
             user=fields.text("User"),
             cwd=fields.text("WorkingDir"),
             tty=fields.flag("Tty"),
-            stdin=fields.flag("AttachStdin"),
+            attach=AttachOptions(
+                stdin=fields.flag("AttachStdin"),
+                stdout=fields.flag("AttachStdout"),
+                stderr=fields.flag("AttachStderr"),
+                detach_keys=fields.text("DetachKeys"),
+            ),
             privileged=fields.flag("Privileged"),
             console=(height, width),
         )
@@ -52,6 +56,8 @@ def routes(router: Router, engine: Engine) -> None:
         if detached:
             executions.start(exec_id, None)
             return Response()
+
+        executions.check_startable(exec_id)
 
         def run(client: socket.socket, head: bytes) -> None:
             executions.start(exec_id, client, head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,10 +36,15 @@ class Filters:
         """Whether `value` is among those asked for; true when none are."""
         return not self.values(name) or value in self.values(name)
 
-    def any(self, name: str, *candidates: str) -> bool:
-        """Whether one of the candidates contains one of those asked for."""
+    def matches(self, name: str, *candidates: str) -> bool:
+        """Whether one of the candidates has one of the regular expressions asked for in it, as `^/web$`."""
         wanted = self.values(name)
-        return not wanted or any(text in candidate for text in wanted for candidate in candidates)
+        return not wanted or any(_found(text, candidate) for text in wanted for candidate in candidates)
+
+    def prefix(self, name: str, value: str) -> bool:
+        """Whether `value` begins with one of those asked for."""
+        wanted = self.values(name)
+        return not wanted or value.startswith(tuple(wanted))
 
     def labels(self, labels: Mapping[str, str], name: str = "label") -> bool:
         """All of `key` and `key=value` hold."""
@@ -51,3 +57,10 @@ class Filters:
     def flag(self, name: str, default: bool) -> bool:
         values = self.values(name)
         return values[-1].lower() in ("1", "true") if values else default
+
+
+def _found(expression: str, text: str) -> bool:
+    try:
+        return re.search(expression, text) is not None
+    except re.error:
+        raise InputError(f"invalid filter: {expression!r} is not a regular expression") from None

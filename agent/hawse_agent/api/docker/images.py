@@ -12,11 +12,11 @@ from typing import Any
 
 from hawse_agent.api.docker import views
 from hawse_agent.api.docker.filters import Filters
-from hawse_agent.api.http import Request, Response
+from hawse_agent.api.http import Request, Response, begun
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
-from hawse_agent.errors import HawseError, InputError, NotSupported
-from hawse_agent.images import reference
+from hawse_agent.errors import HawseError, HostRefused, InputError, InternalError, NotSupported
+from hawse_agent.images import manifest, reference
 from hawse_agent.images.store import Image
 
 _Message = dict[str, Any]
@@ -84,25 +84,19 @@ class Images:
         name, tag = query.text("fromImage"), query.text("tag")
         if not name:
             raise InputError("fromImage: expected an image's name")
-        if query.text("platform"):
-            raise NotSupported("pulling for another platform is not supported by hawse-agent")
+        check_platform(query.text("platform"))
         ref = f"{name}{'@' if ':' in tag else ':'}{tag}" if tag else name
-        reference.parse(ref)
+        if reference.parse(ref).familiar != ref and not tag:
+            raise NotSupported(f"pulling all tags of {name} is not supported by hawse-agent: name one")
         auth = _auth(request.headers.get("x-registry-auth", ""))
-        return Response(
-            chunks=_progress(lambda tell: self._pull(ref, tell, auth)), content_type="application/json"
-        )
-
-    def _pull(self, ref: str, tell: Callable[[_Message], None], auth: dict[str, Any] | None) -> None:
-        before = self._images.by_reference().get(reference.canonical(ref))
-        image = self._images.pull(ref, tell, auth)
-        state = "Image is up to date for" if image.id == before else "Downloaded newer image for"
-        tell({"status": f"Status: {state} {reference.familiar(ref)}"})
+        progress = _progress(lambda tell: self._images.pull(ref, tell, auth))
+        return Response(chunks=begun(progress), content_type="application/json")
 
     def _import(self, request: Request) -> Response:
         query = request.query
         if query.text("fromSrc") != "-":
             raise NotSupported("importing from a URL is not supported by hawse-agent: send the tarball")
+        check_platform(query.text("platform"))
         repo, tag = query.text("repo"), query.text("tag")
         ref = f"{repo}:{tag}" if tag else repo
         image = self._images.import_tarball(
@@ -111,11 +105,13 @@ class Images:
         return Response(json={"status": image.id})
 
     def load(self, request: Request) -> Response:
+        check_platform(request.query.text("platform"))
         lines = self._images.load(request.body.file())
         text = "".join(json.dumps({"stream": f"{line.rstrip()}\n"}) + "\n" for line in lines)
         return Response(data=text.encode(), content_type="application/json")
 
     def save(self, request: Request) -> Response:
+        check_platform(request.query.text("platform"))
         names = request.query.all("names") or [request.params.get("name", "")]
         for name in names:
             self._images.get(name)
@@ -138,6 +134,19 @@ class Images:
         )
 
 
+def check_platform(text: str) -> None:
+    """Refuses to do something for a platform that is not this machine's."""
+    if not text:
+        return
+    wanted, own = manifest.parse_platform(text), manifest.host_platform()
+    if (wanted.os, wanted.architecture, wanted.variant or own.variant) != (
+        own.os,
+        own.architecture,
+        own.variant,
+    ):
+        raise NotSupported(f"platform {text} is not supported by hawse-agent: this machine is {own}")
+
+
 def _matches(image: Image, pattern: str) -> bool:
     names = [name for tag in image.repo_tags for name in (tag, tag.rpartition(":")[0])]
     return any(fnmatch(name, pattern) for name in names)
@@ -154,18 +163,37 @@ def _auth(header: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _progress(work: Callable[[Callable[[_Message], None]], None]) -> Iterator[bytes]:
-    """What `work` tells, as JSON lines while it works; a failure is the last line, as Docker tells it."""
-    messages: queue.SimpleQueue[_Message | None] = queue.SimpleQueue()
+def _progress(work: Callable[[Callable[[_Message], None]], object]) -> Iterator[bytes]:
+    """What `work` tells, as JSON lines while it works. A failure before the first of them is raised, a later
+    one is the last line, as Docker tells it. When nobody listens any more the work stops at its next word."""
+    messages: queue.SimpleQueue[_Message | HawseError | None] = queue.SimpleQueue()
+    unheard = threading.Event()
+
+    def tell(message: _Message) -> None:
+        if unheard.is_set():
+            raise HostRefused("the client has hung up")
+        messages.put(message)
 
     def run() -> None:
         try:
-            work(messages.put)
+            work(tell)
         except HawseError as error:
-            messages.put({"errorDetail": {"message": error.message}, "error": error.message})
+            messages.put(error)
+        except BaseException as error:
+            messages.put(InternalError(f"{type(error).__name__}: {error}"))
+            raise  # the thread's own report of it goes to the daemon's log
         finally:
             messages.put(None)
 
     threading.Thread(target=run, name="pull", daemon=True).start()
-    while (message := messages.get()) is not None:
-        yield json.dumps(message).encode() + b"\n"
+    told = False
+    try:
+        while (message := messages.get()) is not None:
+            if isinstance(message, HawseError):
+                if not told:
+                    raise message
+                message = {"errorDetail": {"message": message.message}, "error": message.message}
+            told = True
+            yield json.dumps(message).encode() + b"\n"
+    finally:
+        unheard.set()

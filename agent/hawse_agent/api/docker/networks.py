@@ -46,8 +46,8 @@ class Networks:
         kind = "builtin" if record.name in _PREDEFINED else "custom"
         used = bool(self._networks.endpoints(record.id)) or kind == "builtin"
         return (
-            filters.any("name", record.name)
-            and (not filters.values("id") or any(record.id.startswith(i) for i in filters.values("id")))
+            filters.matches("name", record.name)
+            and filters.prefix("id", record.id)
             and filters.one("driver", "null" if record.driver == "none" else record.driver)
             and filters.labels(record.labels)
             and filters.one("type", kind)
@@ -71,7 +71,9 @@ class Networks:
 
     def create(self, request: Request) -> Response:
         fields = Fields(request.body.json(), "")
-        fields.ignore({"CheckDuplicate": "names are always unique here", "EnableIPv4": "always"})
+        fields.ignore({"CheckDuplicate": "names are always unique here"})
+        if fields.given("EnableIPv4") and not fields.flag("EnableIPv4"):
+            raise NotSupported("networks without IPv4 are not supported by hawse-agent")
         name, driver = fields.text("Name"), fields.text("Driver") or "bridge"
         if not name:
             raise InputError("Name: expected the network's name")

@@ -43,7 +43,13 @@ def routes(router: Router, engine: Engine) -> None:
         )
         multiplexed = not tty and (request.version is None or request.version >= (1, 42))
         return Response(
-            chunks=_encoded(records, tty=tty, stamps=query.flag("timestamps"), at_once=follow),
+            chunks=_encoded(
+                records,
+                tty=tty,
+                stamps=query.flag("timestamps"),
+                details=query.flag("details"),
+                at_once=follow,
+            ),
             content_type=MULTIPLEXED_STREAM if multiplexed else RAW_STREAM,
         )
 
@@ -77,11 +83,16 @@ def routes(router: Router, engine: Engine) -> None:
     router.add("POST", "/containers/{id}/resize", resize)
 
 
-def _encoded(records: Iterator[LogRecord], *, tty: bool, stamps: bool, at_once: bool) -> Iterator[bytes]:
-    """Frames, many to a piece unless each shall be seen at once."""
+def _encoded(
+    records: Iterator[LogRecord], *, tty: bool, stamps: bool, details: bool, at_once: bool
+) -> Iterator[bytes]:
+    """Frames, many to a piece unless each shall be seen at once. `details` are a log driver's labels: we have
+    none, and then Docker writes the space alone."""
     block = bytearray()
     for record in records:
-        data = f"{record.time_text} ".encode() + record.data if stamps else record.data
+        data = b" " + record.data if details else record.data
+        if stamps:
+            data = f"{record.time_text} ".encode() + data
         if not tty:
             block += struct.pack(">BxxxL", _NUMBER[record.stream], len(data))
         block += data

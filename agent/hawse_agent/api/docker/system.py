@@ -8,6 +8,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from hawse_agent import __version__
 from hawse_agent.api.docker import views
@@ -16,11 +17,12 @@ from hawse_agent.api.http import Request, Response
 from hawse_agent.api.router import NEWEST, OLDEST, Router
 from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import Event
-from hawse_agent.errors import NotSupported
+from hawse_agent.errors import InputError, NotSupported
 
 _BEAT = 10.0
 """Seconds between two looks at whether a client of `/events` is still there."""
-_EVENT_FILTERS = ("type", "event", "container", "image", "network", "volume", "label", "scope", "daemon")
+_EVENT_FILTERS = ("type", "event", "container", "image", "network", "volume", "label", "scope")
+_USES = ("container", "image", "volume", "build-cache")
 
 
 def routes(router: Router, engine: Engine) -> None:
@@ -145,28 +147,37 @@ def routes(router: Router, engine: Engine) -> None:
         return Response(chunks=stream(), content_type="application/json")
 
     def disk_usage(request: Request) -> Response:
-        images = engine.images.list()
-        networks = {record.id: record for record in engine.networks.list()}
-        return Response(
-            json={
-                "LayersSize": sum(
-                    {layer.diff_id: layer.content_size for image in images for layer in image.layers}.values()
-                ),
-                "Images": [views.image_summary(i, len(engine.images.users(i.id))) for i in images],
-                "Containers": [views.summary(view, None, networks) for view in engine.containers.list()],
-                "Volumes": [
-                    {
-                        **views.volume(info),
-                        "UsageData": {
-                            "Size": engine.volumes.store.size(info.spec.name),
-                            "RefCount": len(engine.volumes.users(info.spec.name)),
-                        },
-                    }
-                    for info in engine.volumes.list()
-                ],
-                "BuildCache": [],
-            }
-        )
+        """Of all that there is, or of the `type`s asked for."""
+        asked = request.query.all("type") or _USES
+        if unknown := sorted(set(asked) - set(_USES)):
+            raise InputError(f"unknown object type: {', '.join(unknown)}")
+        images, containers = engine.images.list(), engine.containers
+        answer: dict[str, Any] = {}
+        if "image" in asked:
+            layers = {layer.diff_id: layer.content_size for image in images for layer in image.layers}
+            answer["LayersSize"] = sum(layers.values())
+            answer["Images"] = [views.image_summary(i, len(engine.images.users(i.id))) for i in images]
+        if "container" in asked:
+            by_id = {image.id: image for image in images}
+            networks = {record.id: record for record in engine.networks.list()}
+            answer["Containers"] = [
+                views.summary(view, by_id.get(view.record.image_id), networks, containers.size(view.id))
+                for view in containers.list()
+            ]
+        if "volume" in asked:
+            answer["Volumes"] = [
+                {
+                    **views.volume(info),
+                    "UsageData": {
+                        "Size": engine.volumes.store.size(info.spec.name),
+                        "RefCount": len(engine.volumes.users(info.spec.name)),
+                    },
+                }
+                for info in engine.volumes.list()
+            ]
+        if "build-cache" in asked:
+            answer["BuildCache"] = []
+        return Response(json=answer)
 
     def auth(request: Request) -> Response:
         raise NotSupported("login is not supported by hawse-agent: it is not kept on a host")
@@ -182,7 +193,9 @@ def routes(router: Router, engine: Engine) -> None:
 def _wanted(event: Event, filters: Filters) -> bool:
     name = event.attributes.get("name", "")
     action = event.action.partition(":")[0]
-    if not filters.one("type", event.kind) or not filters.labels(event.attributes):
+    if not filters.one("type", event.kind) or not filters.one("scope", "local"):
+        return False
+    if not filters.labels(event.attributes):
         return False
     if filters.values("event") and not {event.action, action} & set(filters.values("event")):
         return False

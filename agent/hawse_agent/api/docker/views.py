@@ -34,11 +34,15 @@ def stamp(seconds: float) -> str:
 
 
 def summary(
-    view: ContainerView, image: Image | None, networks: Mapping[str, NetworkRecord]
+    view: ContainerView,
+    image: Image | None,
+    networks: Mapping[str, NetworkRecord],
+    size: int | None = None,
 ) -> dict[str, Any]:
-    """An entry of `GET /containers/json`."""
+    """An entry of `GET /containers/json`; `size` is of what the container has written, when asked for."""
     spec = view.record.spec
     return {
+        **_sizes(image, size),
         "Id": view.id,
         "Names": [f"/{view.name}"],
         "Image": spec.image,
@@ -61,6 +65,7 @@ def inspect(
     networks: Mapping[str, NetworkRecord],
     paths: Paths,
     executions: Sequence[str],
+    size: int | None = None,
 ) -> dict[str, Any]:
     """`GET /containers/{id}/json`."""
     record, spec, state = view.record, view.record.spec, view.state
@@ -95,7 +100,14 @@ def inspect(
             "Networks": _networks(view, networks),
             **_first_endpoint(view, networks),
         },
+        **_sizes(image, size),
     }
+
+
+def _sizes(image: Image | None, size: int | None) -> dict[str, int]:
+    if size is None:
+        return {}
+    return {"SizeRw": size, "SizeRootFs": size + (image.size if image is not None else 0)}
 
 
 def state_json(state: ContainerState) -> dict[str, Any]:
@@ -255,7 +267,11 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     if spec.seccomp != "default":
         security.append(f"seccomp={spec.seccomp}")
     return {
-        "Binds": [bind_text(mount) for mount in spec.mounts if mount.create_source] or None,
+        "Binds": [bind_text(mount) for mount in spec.mounts if _is_bind_text(mount)] or None,
+        "Mounts": [
+            mount_json(mount) for mount in spec.mounts if mount.kind != "tmpfs" and not _is_bind_text(mount)
+        ]
+        or None,
         "ContainerIDFile": "",
         "LogConfig": {
             "Type": spec.log.driver,
@@ -277,6 +293,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "IpcMode": spec.ipc_mode or "private",
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": spec.pid_mode,
+        "Init": spec.init,
         "Privileged": spec.privileged,
         "PublishAllPorts": spec.publish_all,
         "ReadonlyRootfs": spec.read_only,
@@ -319,12 +336,43 @@ def _rates(rates: Sequence[DeviceRate]) -> list[dict[str, Any]] | None:
     return [{"Path": rate.path, "Rate": rate.rate} for rate in rates] or None
 
 
+def _is_bind_text(mount: Mount) -> bool:
+    """Whether `-v` says all of it; an anonymous volume is in Config.Volumes."""
+    if mount.kind == "bind":
+        return mount.create_source
+    return mount.kind == "volume" and bool(mount.source) and not mount.subpath
+
+
 def bind_text(mount: Mount) -> str:
-    return f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")
+    options = ["ro"] if mount.read_only else []
+    if mount.propagation != "rprivate":
+        options.append(mount.propagation)
+    if mount.no_copy:
+        options.append("nocopy")
+    return ":".join([mount.source, mount.target, *([",".join(options)] if options else [])])
+
+
+def mount_json(mount: Mount) -> dict[str, Any]:
+    """An entry of HostConfig.Mounts."""
+    shown: dict[str, Any] = {"Type": mount.kind, "Target": mount.target}
+    if mount.source:
+        shown["Source"] = mount.source
+    if mount.read_only:
+        shown["ReadOnly"] = True
+    if mount.kind == "bind" and mount.propagation != "rprivate":
+        shown["BindOptions"] = {"Propagation": mount.propagation}
+    options = {"NoCopy": mount.no_copy, "Subpath": mount.subpath}
+    if mount.kind == "volume" and any(options.values()):
+        shown["VolumeOptions"] = {key: value for key, value in options.items() if value}
+    return shown
 
 
 def _tmpfs_text(mount: Mount) -> str:
     words = [*mount.tmpfs_options]
+    if mount.read_only:
+        words.append("ro")
+    if mount.tmpfs_mode != Mount.tmpfs_mode:
+        words.append(f"mode={mount.tmpfs_mode:o}")
     if mount.tmpfs_size:
         words.append(f"size={mount.tmpfs_size}")
     return ",".join(words)
@@ -411,7 +459,6 @@ def _argv(spec: ContainerSpec, image: Image | None) -> tuple[str, ...]:
 
 
 def _networks(view: ContainerView, networks: Mapping[str, NetworkRecord]) -> dict[str, Any]:
-    spec = view.record.spec
     found: dict[str, Any] = {}
     for endpoint in view.endpoints:
         network = networks.get(endpoint.network)
@@ -419,15 +466,23 @@ def _networks(view: ContainerView, networks: Mapping[str, NetworkRecord]) -> dic
             found[network.name] = endpoint_json(endpoint, network)
     if found:
         return found
-    if spec.network_mode in ("host", "none"):
-        names = [spec.network_mode]
-    elif spec.network_mode.startswith("container:"):
-        names = []
-    else:
-        first = "bridge" if spec.network_mode == "default" else spec.network_mode
-        names = [wanted.network for wanted in spec.networks] or [first]
     by_name = {network.name: network for network in networks.values()}
-    return {name: _no_endpoint(by_name.get(name)) for name in names}
+    return {name: _no_endpoint(by_name.get(name)) for name in _wanted_networks(view.record.spec)}
+
+
+def network_names(view: ContainerView, networks: Mapping[str, NetworkRecord]) -> list[str]:
+    """Of the networks that it is on, or will be on when it starts."""
+    found = [networks[e.network].name for e in view.endpoints if e.network in networks]
+    return found or _wanted_networks(view.record.spec)
+
+
+def _wanted_networks(spec: ContainerSpec) -> list[str]:
+    if spec.network_mode in ("host", "none"):
+        return [spec.network_mode]
+    if spec.network_mode.startswith("container:"):
+        return []
+    first = "bridge" if spec.network_mode == "default" else spec.network_mode
+    return [wanted.network for wanted in spec.networks] or [first]
 
 
 def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def routes(router: Router, engine: Engine) -> None:
         found = [
             info
             for info in volumes.list()
-            if filters.any("name", info.spec.name)
+            if filters.matches("name", info.spec.name)
             and filters.labels(info.spec.labels)
             and filters.one("driver", info.spec.driver)
             and (
@@ -51,7 +51,7 @@ def routes(router: Router, engine: Engine) -> None:
     def prune(request: Request) -> Response:
         filters = Filters(request.query.json("filters"), ("all",))
         removed = volumes.prune(named=filters.flag("all", False))
-        return Response(json={"VolumesDeleted": list(removed), "SpaceReclaimed": 0})
+        return Response(json={"VolumesDeleted": list(removed), "SpaceReclaimed": sum(removed.values())})
 
     router.add("GET", "/volumes", listing)
     router.add("POST", "/volumes/create", create)
