@@ -152,7 +152,10 @@ def hide(root_fd: int, paths: Sequence[str]) -> None:
                 options = ("mode=755", "nr_blocks=1", "nr_inodes=1")
                 attributes = _SAFE | mount.MOUNT_ATTR_RDONLY
                 empty = mount.new("tmpfs", attributes, source="tmpfs", options=options)
-            _attach(mount.clone("", dir_fd=empty), target)
+                mount.attach(empty, target)  # itself: before Linux 6.15 a detached mount cannot be cloned
+                os.close(target)
+            else:
+                _attach(mount.clone("", dir_fd=empty), target)
         else:
             if null < 0:
                 null = _open_null(root_fd)
