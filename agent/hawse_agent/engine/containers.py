@@ -153,13 +153,13 @@ class Containers:
         self,
         reference: str,
         *,
-        follow: bool,
-        since: float | None,
-        until: float | None,
-        tail: int | None,
-        stdout: bool,
-        stderr: bool,
-        stop: Callable[[], bool],
+        follow: bool = False,
+        since: float | None = None,
+        until: float | None = None,
+        tail: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[shim_logs.LogRecord]:
         record = self.record(reference)
         live = self._live[record.id]
@@ -306,7 +306,8 @@ class Containers:
         number = resolve.signal_number(signal)
         if number in (9, self._stop_signal(record)):  # wanted: the policy does not bring it back
             self._save(replace(self._records[record.id], desired="stopped"))
-        self.reach(record.id).signal(number)
+        with self.asking(record.id) as shim:
+            shim.signal(number)
         self._publish("kill", record, signal=str(number))
 
     def pause(self, reference: str) -> None:
@@ -317,7 +318,8 @@ class Containers:
                 raise Conflict(f"Container {record.id} is already paused")
             if live.state.status != "running":
                 raise Conflict(f"Container {record.id} is not running")
-            self.reach(record.id).pause()
+            with self.asking(record.id) as shim:
+                shim.pause()
             live.change(status="paused")
         self._publish("pause", record)
 
@@ -327,7 +329,8 @@ class Containers:
         with live.lock:
             if live.state.status != "paused":
                 raise Conflict(f"Container {record.id} is not paused")
-            self.reach(record.id).unpause()
+            with self.asking(record.id) as shim:
+                shim.unpause()
             live.change(status="running")
         self._publish("unpause", record)
 
@@ -344,9 +347,10 @@ class Containers:
                 restart=record.spec.restart if restart is None else restart,
             )
             if live.state.running:
-                self.reach(record.id).update(
-                    resources=None if resources is None else resolve.with_swap(resources), restart=restart
-                )
+                with contextlib.suppress(ConnectionError, FileNotFoundError):  # it ends just now
+                    self.reach(record.id).update(
+                        resources=None if resources is None else resolve.with_swap(resources), restart=restart
+                    )
             self._save(replace(record, spec=spec))
         self._publish("update", record)
 
@@ -359,29 +363,38 @@ class Containers:
 
     def attach(
         self, reference: str, client: socket.socket, options: shim_client.AttachOptions, head: bytes = b""
-    ) -> None:
-        """Hand the client's socket over to the shim; before the start it is kept until then."""
+    ) -> bool:
+        """Hand the client's socket over to the shim; before the start it is kept until then.
+
+        False when nothing more will come: it has ended, or ends just now, and there is only its log.
+        """
         record = self.record(reference)
         live = self._live[record.id]
         with self._guard:
             if live.state.status in _STOPPED:
+                if not options.stream:
+                    return False
                 kept = PendingAttach(client=client.dup(), options=options, head=head)
                 self._pending.setdefault(record.id, []).append(kept)
-                return
-        self.reach(record.id).attach(client, options, head)
+                return True
+        try:
+            self.reach(record.id).attach(client, options, head)
+        except (ConnectionError, FileNotFoundError):
+            return False
         self._publish("attach", record)
+        return True
 
     def resize(self, reference: str, height: int, width: int) -> None:
-        self.reach(self.record(reference).id).resize(height, width)
+        with self.asking(self.record(reference).id) as shim:
+            shim.resize(height, width)
 
-    def shim(self, container_id: str) -> shim_client.ShimClient:
-        """For executions; raises Conflict when the container does not run."""
+    def check_executable(self, container_id: str) -> None:
+        """Raises Conflict when nothing can be executed in it now."""
         state = self._live[container_id].state
         if state.status == "paused":
             raise Conflict(f"Container {container_id} is paused, unpause the container before exec")
         if state.status != "running":
             raise Conflict(f"container {container_id} is not running")
-        return self.reach(container_id)
 
     # coming back after a crash, an upgrade or a reboot
 
@@ -432,6 +445,10 @@ class Containers:
         path = self._paths.container(record.id) / "exit.json"
         try:
             return state_from_shim(json.loads(path.read_bytes()))
+        except (ValueError, TypeError, AttributeError):  # half a file: a power cut
+            return ContainerState(
+                status="exited", exit_code=137, error="how it ended was lost with the power"
+            )
         except FileNotFoundError:
             if record.desired == "running":  # it ran, and neither shim nor exit.json says how it ended
                 return ContainerState(
@@ -717,6 +734,14 @@ class Containers:
     def reach(self, container_id: str) -> shim_client.ShimClient:
         """Whatever the container's state; raises FileNotFoundError or ConnectionError when used in vain."""
         return shim_client.ShimClient(self._paths.shim(container_id) / "shim.sock")
+
+    @contextlib.contextmanager
+    def asking(self, container_id: str) -> Iterator[shim_client.ShimClient]:
+        """The shim of a container that seems to run; raises Conflict when it has ended in the meantime."""
+        try:
+            yield self.reach(container_id)
+        except (ConnectionError, FileNotFoundError) as error:
+            raise Conflict(f"container {container_id} is not running") from error
 
     def _stop_signal(self, record: ContainerRecord) -> int:
         image = self._images.get(record.image_id)

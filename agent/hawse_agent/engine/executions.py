@@ -60,7 +60,7 @@ class Executions:
             raise InputError("No exec command specified")
         detach.parse(attach.detach_keys)
         record = self._containers.record(reference)
-        self._containers.shim(record.id)
+        self._containers.check_executable(record.id)
         config = codec.loads(RuntimeConfig, (self._paths.container(record.id) / "runtime.json").read_bytes())
         merged = dict(entry.partition("=")[::2] for entry in config.process.env)
         if tty:
@@ -93,12 +93,12 @@ class Executions:
         execution = self._get(exec_id)
         if execution.started:
             raise Conflict(f"Error: Exec command {exec_id} has already run")
-        self._containers.shim(execution.container)
+        self._containers.check_executable(execution.container)
 
     def start(self, exec_id: str, client: socket.socket | None, head: bytes = b"") -> None:
         """Run it; its streams go to `client`, or nowhere (detached). Raises StartFailed, Conflict."""
         execution = self._get(exec_id)
-        shim = self._containers.shim(execution.container)
+        self._containers.check_executable(execution.container)
         with self._lock:
             if execution.started:
                 raise Conflict(f"Error: Exec command {exec_id} has already run")
@@ -106,7 +106,8 @@ class Executions:
         process = execution.process
         self._publish("exec_start", execution)
         try:
-            shim.exec_start(exec_id, process, client, head, execution.attach)
+            with self._containers.asking(execution.container) as shim:
+                shim.exec_start(exec_id, process, client, head, execution.attach)
         except HawseError as error:
             execution.last_exit = getattr(error, "container_exit", 126)
             raise
@@ -142,7 +143,8 @@ class Executions:
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         execution = self._get(exec_id)
-        self._containers.reach(execution.container).exec_resize(exec_id, height, width)
+        with self._containers.asking(execution.container) as shim:
+            shim.exec_resize(exec_id, height, width)
 
     def _get(self, exec_id: str) -> _Execution:
         with self._lock:

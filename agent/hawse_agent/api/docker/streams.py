@@ -55,7 +55,7 @@ def routes(router: Router, engine: Engine) -> None:
 
     def attach(request: Request) -> Hijack:
         view = engine.containers.get(request.params["id"])
-        query = request.query
+        query, tty = request.query, view.record.spec.tty
         options = AttachOptions(
             stdin=query.flag("stdin") and view.record.spec.stdin_open,
             stdout=query.flag("stdout"),
@@ -67,9 +67,14 @@ def routes(router: Router, engine: Engine) -> None:
         detach.parse(options.detach_keys)
 
         def run(client: socket.socket, head: bytes) -> None:
-            engine.containers.attach(view.id, client, options, head)
+            if not engine.containers.attach(view.id, client, options, head) and options.logs:
+                for piece in _encoded(whole_log(view.id, options), tty=tty):
+                    client.sendall(piece)
 
-        return Hijack(run=run, tty=view.record.spec.tty)
+        return Hijack(run=run, tty=tty)
+
+    def whole_log(container_id: str, options: AttachOptions) -> Iterator[LogRecord]:
+        return engine.containers.logs(container_id, stdout=options.stdout, stderr=options.stderr)
 
     def resize(request: Request) -> Response:
         height, width = request.query.number("h"), request.query.number("w")
@@ -84,7 +89,12 @@ def routes(router: Router, engine: Engine) -> None:
 
 
 def _encoded(
-    records: Iterator[LogRecord], *, tty: bool, stamps: bool, details: bool, at_once: bool
+    records: Iterator[LogRecord],
+    *,
+    tty: bool,
+    stamps: bool = False,
+    details: bool = False,
+    at_once: bool = False,
 ) -> Iterator[bytes]:
     """Frames, many to a piece unless each shall be seen at once. `details` are a log driver's labels: we have
     none, and then Docker writes the space alone."""
