@@ -60,7 +60,7 @@ def _connect(run: str) -> tuple[Socket, bytes] | None:
 
 def _start(run: str, root: str) -> tuple[Socket, bytes] | None:
     """Start the daemon, one at a time, and connect; None when it does not start, which was said then."""
-    os.makedirs(run, mode=0o711, exist_ok=True)
+    os.makedirs(run, mode=0o700, exist_ok=True)
     lock = os.open(os.path.join(run, locations.START_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -91,7 +91,7 @@ def _by_systemd() -> bool:
 def _spawn(root: str) -> str:
     """Fork the daemon off, wait until it serves; returns what is wrong with it, or nothing."""
     lib = os.path.join(root, "lib") if root else locations.LIB
-    os.makedirs(lib, mode=0o711, exist_ok=True)
+    os.makedirs(lib, mode=0o700, exist_ok=True)
     path = os.path.join(lib, "daemon.log")
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     said_before = os.fstat(log).st_size

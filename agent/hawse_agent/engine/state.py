@@ -62,7 +62,7 @@ class State:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._lock = threading.RLock()
-        paths.lib.mkdir(mode=0o711, parents=True, exist_ok=True)
+        paths.lib.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._ensure_ballast()
         try:
             self._db = sqlite3.connect(paths.state, isolation_level=None, check_same_thread=False, timeout=5)

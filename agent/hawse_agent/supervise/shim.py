@@ -228,12 +228,13 @@ class Shim:
         with contextlib.suppress(OSError):
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, data)
+                complete = os.write(fd, data) == len(data)
                 if durable:
                     os.fsync(fd)
             finally:
                 os.close(fd)
-            os.rename(temporary, path)
+            if complete:
+                os.rename(temporary, path)
 
     def _as_json(self) -> dict[str, Any]:
         self._state.dropped_log_bytes = self._log.dropped
@@ -269,7 +270,7 @@ class Shim:
         state = self._state
         again = restarts(self._config.restart, state.exit_code, state.restart_count, stopped=self._stopped)
         self._change(status="restarting" if again else "exited")
-        self._write_state(Path(self._config.exit_path), durable=not again)
+        self._write_state(Path(self._config.exit_path), durable=True)
         self._tell(
             "exited",
             exit_code=state.exit_code,

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from hawse_agent.errors import InputError, NotSupported, ProtocolError
@@ -102,6 +103,15 @@ def write_backup(
     )
 
 
+def _to_disk(directory: Path) -> None:
+    """Everything on its file system."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        files.syncfs(fd)
+    finally:
+        os.close(fd)
+
+
 class Restore:
     """`receive`, `swap`, `discard`, in this order; until `swap` the volume keeps the data that it has."""
 
@@ -134,7 +144,11 @@ class Restore:
         if not self._verified:
             raise InputError(f"the backup for volume {self._name} was not received completely")
         with refused(f"restore volume {self._name}"):
-            files.exchange(self._store.path(self._name), self._directory)
+            target = self._store.path(self._name)
+            # Else a power cut could find the exchange on the disk, and neither the new data nor the old.
+            _to_disk(self._directory)
+            files.exchange(target, self._directory)
+            _to_disk(target)
 
     def discard(self) -> None:
         """Remove what is not the volume's data: an unfinished restore, or what the volume held before."""

@@ -76,10 +76,16 @@ class VolumeStore:
             if not _NAME.fullmatch(name):
                 raise FileNotFoundError(name)
             about = json.loads((home / _ABOUT).read_bytes())
+            spec = codec.from_json(VolumeSpec, about["spec"], str(home / _ABOUT))
+            created = float(about["created"])
         except FileNotFoundError:
             raise NotFound(f"get {name}: no such volume") from None
-        spec = codec.from_json(VolumeSpec, about["spec"], str(home / _ABOUT))
-        return VolumeInfo(spec=spec, created=float(about["created"]), path=home / DATA)
+        except (ValueError, KeyError, TypeError, InputError):
+            # Spoilt by a power cut. It is the data that counts: a volume without options.
+            if not (home / DATA).is_dir():
+                raise NotFound(f"get {name}: no such volume") from None
+            spec, created = VolumeSpec(name=name), (home / DATA).stat().st_ctime
+        return VolumeInfo(spec=spec, created=created, path=home / DATA)
 
     def list(self) -> list[VolumeInfo]:
         found = []

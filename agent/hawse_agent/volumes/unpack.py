@@ -73,7 +73,7 @@ class Unpacker:
         return ""
 
     def finish(self) -> None:
-        """Directories get their times when everything is in them; then all of it reaches the disk."""
+        """Directories get their times when everything is in them."""
         for path, mtime in self._times.items():
             fd = tree.open_in(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
             try:
