@@ -34,7 +34,9 @@ def main(root: str, socket_path: str, ready_fd: int) -> int:
     command = launch.command("zygote")
     os.umask(0o022)
     for directory in (paths.lib, paths.run):
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # What containers leave in their files, set-uid programs too, is for root alone (CVE-2021-41091).
+    paths.lib.chmod(0o700)
     lock = take_lock(paths)
     os.chdir("/")
     if "NOTIFY_SOCKET" not in os.environ:  # else systemd has given us a cgroup
