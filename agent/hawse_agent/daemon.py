@@ -1,7 +1,7 @@
 """The daemon of one instance: lock, zygote, engine, socket, in this order.
 
 The zygote is forked first, while there is one thread and little memory. SIGTERM ends the daemon and leaves
-the containers alone; the next one takes them up again.
+the containers alone, unless the whole host goes down; the next one takes them up again.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def _describe(lock: int, *words: str) -> None:
 
 def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
     # Imported now: the zygote must not have them.
+    from hawse_agent import hostdown
     from hawse_agent.api import docker, hawse
     from hawse_agent.api.audit import Audit
     from hawse_agent.api.router import Router
@@ -103,6 +104,8 @@ def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
         _describe(lock, LEAVING)
         server.close()
         engine.close()
+        if hostdown.is_going_down():
+            hostdown.stop_containers(paths)
 
 
 def _raise_limit() -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from hawse_agent.supervise.attach import AttachOptions as AttachOptions
 
 REQUEST_TIMEOUT = 30.0
 _OUTPUT = AttachOptions(stdout=True, stderr=True)
+_UCRED = struct.Struct("3i")
 _MAX_DESCRIPTORS = 250
 """SCM_MAX_FD is 253; a start with more reserved ports than this sends several messages."""
 
@@ -65,6 +67,12 @@ class ShimClient:
             raise
         connection.settimeout(None)
         return answer["state"], connection
+
+    def pid(self) -> int:
+        """Of the shim itself."""
+        with self._connect() as connection:
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            return int(_UCRED.unpack(credentials)[0])
 
     def attach(self, client: socket.socket, options: AttachOptions, head: bytes = b"") -> None:
         """From now on the shim talks to `client`; `head` is what it has sent already."""
@@ -175,8 +183,11 @@ def start(
     except TimeoutError as error:
         connection.close()
         raise StartFailed(f"the container did not start within {timeout:g} s", step="start") from error
-    except (ConnectionError, EOFError) as error:
+    except (ConnectionError, EOFError, FileNotFoundError, ProtocolError) as error:
+        failed = _told_failure(connection)
         connection.close()
+        if failed is not None:
+            raise _start_failed(failed) from error
         raise StartFailed("the container's supervisor ended during the start", step="start") from error
     except BaseException:
         connection.close()
@@ -277,6 +288,15 @@ class _Watched:
             self._gone = self._gone or event["event"] == "gone"
             self._callback(self._id, event)
         return True
+
+
+def _told_failure(connection: socket.socket) -> dict[str, Any] | None:
+    """Why a shim has left, which it says before: the first that is noticed may be that it does not listen."""
+    try:
+        event: dict[str, Any] = json.loads(_receive_line(connection))
+    except (OSError, EOFError, ProtocolError, ValueError):
+        return None
+    return event if event.get("event") == "failed" else None
 
 
 def _start_failed(event: dict[str, Any]) -> StartFailed:
