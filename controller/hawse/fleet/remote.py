@@ -171,10 +171,13 @@ def tidy():
 main()
 """
 
+# network-online: a port can be published on an address only once the host has it. TimeoutStartSec: after a
+# boot the daemon is ready when it has started all containers again.
 UNIT = """\
 [Unit]
 Description=Hawse agent: the container engine of this host
-After=network.target
+Wants=network-online.target
+After=network-online.target
 
 [Service]
 Type=notify
@@ -182,6 +185,7 @@ ExecStart=/usr/local/sbin/hawse-agent daemon
 KillMode=process
 Delegate=yes
 Restart=on-failure
+TimeoutStartSec=infinity
 TasksMax=infinity
 LimitNOFILE=1048576
 
