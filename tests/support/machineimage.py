@@ -27,7 +27,7 @@ LEFT_OUT = ("doc", "man", "locale", "info", "lintian")
 DISK_SIZE = 4 << 30
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
-    *("e2scrub_reap.service", "fstrim.timer", "systemd-networkd-wait-online.service"),
+    *("e2scrub_reap.service", "fstrim.timer"),
 )
 FILES = {
     "etc/hostname": "machine\n",
