@@ -70,6 +70,25 @@ def test_an_option_that_is_not_supported_is_refused_by_name(agent: AgentUnderTes
     assert "log driver 'syslog' is not supported" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["-u", "nobody2"], "unable to find user nobody2"),
+        (["--ip", "10.1.2.3"], "10.1.2.3"),
+        (["-v", "/dev/null:/etc/passwd/x"], ""),
+    ],
+)
+def test_a_start_that_fails_says_why_and_leaves_nothing(
+    agent: AgentUnderTest, options: list[str], text: str
+) -> None:
+    """With a client that attached before the start, as `docker run` does."""
+    done = agent.docker("run", "--rm", *options, BUSYBOX, "true", code=None)
+    assert done.returncode in (125, 126, 127)
+    assert text in done.stderr
+    assert "supervisor ended" not in done.stderr
+    assert out(agent, "ps", "-aq") == ""
+
+
 def test_stdin_goes_through(agent: AgentUnderTest) -> None:
     text = "".join(f"line {number}\n" for number in range(5000))
     assert agent.docker("run", "--rm", "-i", BUSYBOX, "cat", input=text).stdout == text
@@ -365,6 +384,27 @@ def test_events_and_stats(agent: AgentUnderTest) -> None:
     assert [event for event in events if event in ("create", "start", "die", "destroy")] == [
         "create", "start", "die", "destroy",
     ]  # fmt: skip
+
+
+def test_housekeeping(agent: AgentUnderTest) -> None:
+    out(agent, "run", "-d", "--name", "kept", "-v", "data:/d", BUSYBOX, "sleep", "1000")
+    out(agent, "update", "-m", "64m", "--memory-swap", "-1", "--restart", "always", "kept")
+    limits = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.RestartPolicy.Name}}"
+    assert inspect(agent, "kept", limits) == "67108864 -1 always"
+    assert inspect(agent, "kept", "{{.SizeRw}}") == "<nil>"
+    assert out(agent, "inspect", "-s", "-f", "{{.SizeRw}}", "kept") == "0"
+    out(agent, "run", "--name", "passing", "-v", "/anonymous", BUSYBOX, "sh", "-c", "echo x > /y")
+    use = [json.loads(line) for line in out(agent, "system", "df", "--format", "json").splitlines()]
+    assert [(row["Type"], row["TotalCount"], row["Active"]) for row in use] == [
+        ("Images", "1", "1"),
+        ("Containers", "2", "1"),
+        ("Local Volumes", "2", "2"),
+        ("Build Cache", "0", "0"),
+    ]
+    pruned = out(agent, "system", "prune", "-f", "--volumes")
+    assert "Deleted Containers:" in pruned and "Deleted Volumes:" in pruned
+    assert out(agent, "ps", "-a", "--format", "{{.Names}}") == "kept"
+    assert out(agent, "volume", "ls", "-q") == "data"
 
 
 def test_what_is_not_there_says_so(agent: AgentUnderTest) -> None:

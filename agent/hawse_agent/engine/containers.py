@@ -16,6 +16,7 @@ import shutil
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,9 @@ from hawse_agent.spec.runtime import RuntimeConfig
 from hawse_agent.supervise import client as shim_client
 from hawse_agent.supervise import logs as shim_logs
 from hawse_agent.supervise.zygote import Zygote
+
+ATTACH_TIMEOUT = 5.0
+"""Seconds that a start waits for a client that is about to attach."""
 
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
@@ -86,6 +90,8 @@ class Containers:
         self._records: dict[str, ContainerRecord] = {}
         self._live: dict[str, Live] = {}
         self._pending: dict[str, list[PendingAttach]] = {}
+        self._arrived = threading.Condition()
+        self._announced: Counter[str] = Counter()
         self._hard_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     # looking
@@ -136,9 +142,9 @@ class Containers:
             return None
 
     def size(self, reference: str) -> int:
-        """Bytes on the disk of what the container has written over its image."""
+        """Bytes on the disk of the files that the container has written over its image."""
         upper = self._paths.container(self.record(reference).id) / "upper"
-        return files.disk_usage(upper) - upper.stat().st_blocks * 512
+        return files.disk_usage(upper, directories=False)
 
     def stats(self, reference: str) -> Stats:
         return self._cgroups.open(self.record(reference).id).stats()
@@ -361,6 +367,24 @@ class Containers:
 
     # streams
 
+    def announce_attach(self, container_id: str) -> Callable[[], None]:
+        """A client is about to attach; the returned function says that it has, or never will.
+
+        It starts the container as soon as it reads that it is attached, which can be before it is: a start
+        waits for those that are announced, and so each sees every byte.
+        """
+        with self._arrived:
+            self._announced[container_id] += 1
+
+        def over() -> None:
+            with self._arrived:
+                self._announced[container_id] -= 1
+                if not self._announced[container_id]:
+                    del self._announced[container_id]
+                self._arrived.notify_all()
+
+        return over
+
     def attach(
         self, reference: str, client: socket.socket, options: shim_client.AttachOptions, head: bytes = b""
     ) -> bool:
@@ -469,13 +493,14 @@ class Containers:
     # internals
 
     def _start(self, record: ContainerRecord, live: Live) -> None:
-        if record.removing:
-            raise Conflict(f"container {record.id} is marked for removal and cannot be started")
-        image = self._images.get(record.image_id)
-        self._volumes.check_sources(record)
-        lease = self._networks.lease(record)
         pending = self._take_pending(record.id)
+        lease = Lease()
         try:
+            if record.removing:
+                raise Conflict(f"container {record.id} is marked for removal and cannot be started")
+            image = self._images.get(record.image_id)
+            self._volumes.check_sources(record)
+            lease = self._networks.lease(record)
             config = self._prepare(record, image, lease)
             path = self._paths.container(record.id) / "runtime.json"
             _write_private(path, codec.dumps(config).encode())
@@ -484,7 +509,7 @@ class Containers:
                 self._zygote,
                 path,
                 configure_network=lambda netns, pid: self._networks.configure(record, lease, netns, pid),
-                before_run=lambda shim: self._hand_over(shim, pending),
+                before_run=lambda shim: self._hand_over(record.id, shim, pending),
                 timeout=START_TIMEOUT,
             )
         except BaseException as error:
@@ -494,7 +519,7 @@ class Containers:
             if isinstance(error, HawseError):
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=error.message)
-                if record.spec.auto_remove:
+                if record.spec.auto_remove and not record.removing:
                     self._remove(record, live, volumes=True)
             raise
         finally:
@@ -722,7 +747,12 @@ class Containers:
             cgroup.remove()
         shutil.rmtree(self._paths.shim(record.id), ignore_errors=True)
 
-    def _hand_over(self, shim: shim_client.ShimClient, pending: builtins.list[PendingAttach]) -> None:
+    def _hand_over(
+        self, container_id: str, shim: shim_client.ShimClient, pending: builtins.list[PendingAttach]
+    ) -> None:
+        with self._arrived:
+            self._arrived.wait_for(lambda: container_id not in self._announced, ATTACH_TIMEOUT)
+        pending += self._take_pending(container_id)
         for attach in pending:
             shim.attach(attach.client, attach.options, attach.head)
         _close_all(pending)

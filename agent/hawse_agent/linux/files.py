@@ -44,10 +44,10 @@ def socket_address(path: Path) -> Iterator[str]:
         os.close(fd)
 
 
-def disk_usage(path: Path) -> int:
-    """Bytes that a tree takes on the disk, the directory itself included; a file with several links counts
-    once."""
-    total = path.stat().st_blocks * 512
+def disk_usage(path: Path, *, directories: bool = True) -> int:
+    """Bytes that a tree takes on the disk, the `directories` themselves included; a file with several links
+    counts once."""
+    total = path.stat().st_blocks * 512 if directories else 0
     seen: set[tuple[int, int]] = set()
     pending = [os.fspath(path)]
     while pending:
@@ -62,6 +62,8 @@ def disk_usage(path: Path) -> int:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
+                if not directories:
+                    continue
             elif status.st_nlink > 1:
                 if (status.st_dev, status.st_ino) in seen:
                     continue

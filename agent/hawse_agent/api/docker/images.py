@@ -53,9 +53,14 @@ class Images:
         filters = Filters(
             request.query.json("filters"), ("reference", "dangling", "label", "before", "since")
         )
-        found = [image for image in self._images.list() if self._wanted(image, filters)]
+        every = self._images.list()
+        shared = views.shared_sizes(every) if request.query.flag("shared-size") else {}
         return Response(
-            json=[views.image_summary(image, len(self._images.users(image.id))) for image in found]
+            json=[
+                views.image_summary(image, len(self._images.users(image.id)), shared.get(image.id, -1))
+                for image in every
+                if self._wanted(image, filters)
+            ]
         )
 
     def _wanted(self, image: Image, filters: Filters) -> bool:

@@ -71,7 +71,7 @@ def routes(router: Router, engine: Engine) -> None:
                 for piece in _encoded(whole_log(view.id, options), tty=tty):
                     client.sendall(piece)
 
-        return Hijack(run=run, tty=tty)
+        return Hijack(run=run, tty=tty, after=engine.containers.announce_attach(view.id))
 
     def whole_log(container_id: str, options: AttachOptions) -> Iterator[LogRecord]:
         return engine.containers.logs(container_id, stdout=options.stdout, stderr=options.stderr)

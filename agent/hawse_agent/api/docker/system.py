@@ -156,7 +156,11 @@ def routes(router: Router, engine: Engine) -> None:
         if "image" in asked:
             layers = {layer.diff_id: layer.content_size for image in images for layer in image.layers}
             answer["LayersSize"] = sum(layers.values())
-            answer["Images"] = [views.image_summary(i, len(engine.images.users(i.id))) for i in images]
+            shared = views.shared_sizes(images)
+            answer["Images"] = [
+                views.image_summary(image, len(engine.images.users(image.id)), shared[image.id])
+                for image in images
+            ]
         if "container" in asked:
             by_id = {image.id: image for image in images}
             networks = {record.id: record for record in engine.networks.list()}
@@ -179,6 +183,10 @@ def routes(router: Router, engine: Engine) -> None:
             answer["BuildCache"] = []
         return Response(json=answer)
 
+    def prune_builds(request: Request) -> Response:
+        """Part of `docker system prune`: nothing is built here, so there is no cache."""
+        return Response(json={"CachesDeleted": None, "SpaceReclaimed": 0})
+
     def auth(request: Request) -> Response:
         raise NotSupported("login is not supported by hawse-agent: it is not kept on a host")
 
@@ -188,6 +196,7 @@ def routes(router: Router, engine: Engine) -> None:
     router.add("GET", "/events", events)
     router.add("GET", "/system/df", disk_usage)
     router.add("POST", "/auth", auth)
+    router.add("POST", "/build/prune", prune_builds)
 
 
 def _wanted(event: Event, filters: Filters) -> bool:

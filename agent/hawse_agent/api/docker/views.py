@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -560,7 +561,17 @@ def execution(view: ExecView) -> dict[str, Any]:
 # images
 
 
-def image_summary(image: Image, users: int) -> dict[str, Any]:
+def shared_sizes(images: Sequence[Image]) -> dict[str, int]:
+    """Image id → bytes of the layers that other images have, too."""
+    holders = Counter(diff_id for image in images for diff_id in set(image.diff_ids))
+    return {
+        image.id: sum(layer.content_size for layer in image.layers if holders[layer.diff_id] > 1)
+        for image in images
+    }
+
+
+def image_summary(image: Image, users: int, shared: int = -1) -> dict[str, Any]:
+    """`shared` is -1 when it was not asked for."""
     return {
         "Id": image.id,
         "ParentId": "",
@@ -568,7 +579,7 @@ def image_summary(image: Image, users: int) -> dict[str, Any]:
         "RepoDigests": list(image.repo_digests),
         "Created": _epoch(image.created),
         "Size": image.size,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "VirtualSize": image.size,
         "Labels": dict(image.config.labels) or None,
         "Containers": users,
