@@ -173,6 +173,8 @@ class Hijack:
 
     run: Callable[[socket.socket, bytes], None]
     tty: bool
+    after: Callable[[], None] = lambda: None
+    """Called once, whatever became of the connection."""
 
 
 Handler = Callable[[Request], Response | Hijack]

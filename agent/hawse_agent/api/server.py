@@ -210,6 +210,12 @@ class Connection:
         return True
 
     def _hijack(self, answer: Hijack, headers: dict[str, str], version: tuple[int, int] | None) -> None:
+        try:
+            self._hand_on(answer, headers, version)
+        finally:
+            answer.after()
+
+    def _hand_on(self, answer: Hijack, headers: dict[str, str], version: tuple[int, int] | None) -> None:
         for _ in self._body():  # the rest of the request itself
             pass
         multiplexed = not answer.tty and (version is None or version >= (1, 42))
