@@ -678,6 +678,7 @@ class Containers:
             if before is None or before.status != event["status"]:
                 self._publish(f"health_status: {event['status']}", record)
         elif kind == "oom":
+            live.change(oom_killed=True)
             self._publish("oom", record)
         elif kind in ("paused", "unpaused"):
             live.change(status="paused" if kind == "paused" else "running")
