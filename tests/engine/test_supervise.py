@@ -456,3 +456,18 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
         assert piece
         data += piece
     return data
+
+
+def test_an_exec_into_what_somebody_froze_does_not_hold_the_shim_up(shims: Shims) -> None:
+    running = shims.start("sleep 100")
+    cgroup = shims.tree.open(running.config.cgroup)
+    cgroup.freeze()
+    try:
+        process = replace(running.config.process, argv=("true",))
+        with pytest.raises(StartFailed, match="frozen"):
+            running.shim.exec_start("e", process, None, stdin=False, tty=False)
+        assert running.shim.state()["status"] == "running"
+    finally:
+        cgroup.thaw()
+    running.shim.exec_start("f", process, None, stdin=False, tty=False)
+    assert running.wait("exec_exited")["exit_code"] == 0

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import selectors
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 import traceback
+from array import array
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -40,6 +43,8 @@ from hawse_agent.errors import HawseError, InputError, InternalError, OutOfSpace
 CHUNK = 1 << 16
 BACKLOG = 256
 RETRY = 0.2
+PATIENCE = 1.0
+"""Seconds that a client may take to read the head of a hijacked answer before the stream follows it."""
 MAX_HEADER = 1 << 16
 DRAINED = 1 << 20
 """Bytes of an unread body that are read to keep a connection; with more it is closed."""
@@ -225,11 +230,24 @@ class Connection:
         else:
             start = f"200 OK\r\nContent-Type: {RAW_STREAM}"
         self._socket.sendall(f"HTTP/1.1 {start}\r\n\r\n".encode())
+        self._let_it_be_read()
         head, _ = self._http.trailing_data
         try:
             answer.run(self._socket, head)
-        except HawseError as error:
-            self._socket.sendall(_in_stream(error, answer.tty))
+        except ConnectionError:
+            raise
+        except Exception as error:
+            known = error if isinstance(error, HawseError) else _unexpected(error)
+            self._socket.sendall(_in_stream(known, answer.tty))
+
+    def _let_it_be_read(self) -> None:
+        """docker-py throws away the buffer that it has read the head with, and with it what came along."""
+        unread, deadline = array("i", [0]), time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, unread)
+            if unread[0] == 0:
+                return
+            time.sleep(0.0002)  # the kernel tells nobody when a peer has read
 
     def _body(self) -> Iterator[bytes]:
         if self._http.they_are_waiting_for_100_continue:
@@ -278,9 +296,13 @@ def _failure(error: Exception) -> Response:
     elif isinstance(error, ConnectionError):
         raise error
     else:
-        _say(traceback.format_exc())
-        known = InternalError(f"{type(error).__name__}: {error}", hint="the daemon's log has the traceback")
+        known = _unexpected(error)
     return Response(status=known.status, json=known.to_wire())
+
+
+def _unexpected(error: Exception) -> InternalError:
+    _say("".join(traceback.format_exception(error)).rstrip())
+    return InternalError(f"{type(error).__name__}: {error}", hint="the daemon's log has the traceback")
 
 
 def _in_stream(error: HawseError, tty: bool) -> bytes:

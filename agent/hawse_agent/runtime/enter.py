@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import signal
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,10 +13,13 @@ from hawse_agent.cgroups import Base, Tree
 from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, process
-from hawse_agent.runtime.create import clone_into, kill_and_reap
+from hawse_agent.runtime.create import Cloned, clone_into
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+
+_PATIENCE = 5.0
+"""Seconds for one step: whoever enters holds up everything else that the shim does."""
 
 _NAMESPACES = (
     namespace.CLONE_NEWNS
@@ -61,7 +67,7 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
         raise
     finally:
         theirs.close()
-    parent = handshake.ParentEnd(ours)
+    parent = handshake.ParentEnd(ours, _PATIENCE)
     console: int | None = None
     try:
         if base.version == 1:
@@ -71,7 +77,7 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
         console = ready.console
         parent.go()
     except BaseException:
-        kill_and_reap(cloned.pid, cloned.pidfd)
+        _kill(cloned)
         os.close(cloned.pidfd)
         if console is not None:
             os.close(console)
@@ -79,6 +85,15 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
     finally:
         parent.close()
     return Entered(pid=cloned.pid, pidfd=cloned.pidfd, console=console, warnings=ready.warnings)
+
+
+def _kill(cloned: Cloned) -> None:
+    """In a frozen container it dies when that is thawed, and is reaped by who reaps the shim's children."""
+    with contextlib.suppress(ProcessLookupError):
+        namespace.pidfd_send_signal(cloned.pidfd, signal.SIGKILL)
+    select.select([cloned.pidfd], [], [], 0.5)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(cloned.pid, os.WNOHANG)
 
 
 def _run(child: process.Child, container: int) -> NoReturn:

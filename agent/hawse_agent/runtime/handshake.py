@@ -74,16 +74,26 @@ class ChildEnd:
             os._exit(125)
 
 
+PATIENCE = 60.0
+"""Seconds that a child may take for one step: a bind may lie on a slow file system."""
+
+
 class ParentEnd:
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, patience: float = PATIENCE) -> None:
         self._sock = sock
+        sock.settimeout(patience)
 
     def cgroup(self) -> None:
         self._send(_CGROUP)
 
     def wait_until_ready(self) -> Ready:
         """Raises StartFailed when the child could not prepare."""
-        message, ancillary, _, _ = self._sock.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(4))
+        try:
+            message, ancillary, _, _ = self._sock.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(4))
+        except TimeoutError as error:
+            raise StartFailed(
+                "the process does not get ready: is something frozen?", step="prepare"
+            ) from error
         console = None
         for _, _, data in ancillary:
             console = array.array("i", data[:4])[0]
@@ -98,7 +108,10 @@ class ParentEnd:
     def go(self) -> None:
         """Returns when the program runs; raises StartFailed."""
         self._send(_GO)
-        message = self._sock.recv(_MAX_MESSAGE)
+        try:
+            message = self._sock.recv(_MAX_MESSAGE)
+        except TimeoutError as error:
+            raise StartFailed("the program does not start: is something frozen?", step="exec") from error
         if message:
             raise _start_failed(json.loads(message))
 

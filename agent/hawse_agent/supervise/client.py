@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hawse_agent.errors import ProtocolError, StartFailed, from_wire
+from hawse_agent.errors import HostRefused, ProtocolError, StartFailed, from_wire
 from hawse_agent.linux import files
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
@@ -141,8 +141,13 @@ class ShimClient:
 
     def _ask(self, op: str, fields: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> dict[str, Any]:
         with self._connect() as connection:
-            _send_line(connection, {"op": op, **(fields or {})}, fds)
-            return _check(json.loads(_receive_line(connection)))
+            try:
+                _send_line(connection, {"op": op, **(fields or {})}, fds)
+                return _check(json.loads(_receive_line(connection)))
+            except TimeoutError as error:
+                raise HostRefused(
+                    f"the container's supervisor has not answered to {op!r} for {REQUEST_TIMEOUT:g} s"
+                ) from error
 
 
 def start(
