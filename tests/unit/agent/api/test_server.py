@@ -287,6 +287,16 @@ def test_a_hijacked_connection(path: Path, target: str, headers: str, status: st
         assert _read(connection) == b"EARLY LATE"
 
 
+def test_the_stream_does_not_come_with_the_head(path: Path) -> None:
+    """A client that is slow to read gets the head alone, as long as it is not too slow."""
+    with _connect(path) as connection:
+        connection.sendall(b"POST /hijack/0 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\nearly")
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)
+        assert connection.recv(1 << 16).endswith(b"\r\n\r\n")
+        assert _read(connection) == b"EARLY"
+
+
 def test_a_hijack_that_is_refused(client: Client) -> None:
     answer = client.ask("POST", "/hijack/refused", b"{}", Connection="Upgrade", Upgrade="tcp")
     assert (answer.status, json.loads(answer.read())["message"]) == (409, "container is not running")
