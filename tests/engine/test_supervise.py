@@ -465,9 +465,20 @@ def test_an_exec_into_what_somebody_froze_does_not_hold_the_shim_up(shims: Shims
     try:
         process = replace(running.config.process, argv=("true",))
         with pytest.raises(StartFailed, match="frozen"):
-            running.shim.exec_start("e", process, None, stdin=False, tty=False)
+            running.shim.exec_start("e", process, None)
         assert running.shim.state()["status"] == "running"
     finally:
         cgroup.thaw()
-    running.shim.exec_start("f", process, None, stdin=False, tty=False)
+    running.shim.exec_start("f", process, None)
     assert running.wait("exec_exited")["exit_code"] == 0
+
+
+def test_a_container_that_stops_all_in_it_does_not_hold_the_shim_up(shims: Shims) -> None:
+    """What enters is in reach of the container's signals before it executes."""
+    running = shims.start("while :; do kill -STOP -1; done")
+    process = replace(running.config.process, argv=("true",))
+    with contextlib.suppress(StartFailed):  # it may slip through
+        running.shim.exec_start("e", process, None)
+    assert running.shim.state()["status"] == "running"
+    running.shim.stop(signal=15, timeout=0)
+    assert running.end()["exit_code"] == 137

@@ -434,7 +434,11 @@ class Containers:
             with self._guard:
                 self._records[record.id] = record
                 self._live[record.id] = live
-            watch = self._reach(record, live)
+            try:
+                watch = self._reach(record, live)
+            except TimeoutError:
+                self._reach_later(record, live)
+                continue
             if watch is not None:
                 self._watcher.add(record.id, watch, self._on_event)
                 continue
@@ -463,6 +467,27 @@ class Containers:
             return None
         live.apply_shim(raw)
         return watch
+
+    def _reach_later(self, record: ContainerRecord, live: Live) -> None:
+        """A supervisor that is held up: its container runs, as its own file says, and is watched once it
+        answers."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            live.apply_shim(json.loads((self._paths.shim(record.id) / "state.json").read_bytes()))
+        live.change(error="the container's supervisor does not answer")
+
+        def try_again() -> None:
+            while True:
+                try:
+                    watch = self._reach(record, live)
+                except TimeoutError:  # each try has waited for long
+                    continue
+                if watch is not None:
+                    self._watcher.add(record.id, watch, self._on_event)
+                else:
+                    self._lost(record, live)
+                return
+
+        threading.Thread(target=try_again, name="reach", daemon=True).start()
 
     def _ended_state(self, record: ContainerRecord) -> ContainerState:
         """What is left of a run: exit.json, or nothing when it never ran."""
