@@ -66,6 +66,13 @@ def test_exit_codes_of_failures(agent: AgentUnderTest, words: list[str], code: i
 def test_an_option_that_is_not_supported_is_refused_by_name(agent: AgentUnderTest) -> None:
     done = agent.docker("run", "--rm", "--oom-kill-disable", BUSYBOX, "true", code=125)
     assert "OomKillDisable is not supported" in done.stderr
+    for words, text in (
+        (["--security-opt", "no-new-privileges=banana"], "neither true nor false"),
+        (["-w", "relative"], "needs to be an absolute path"),
+        (["-m", "5m"], "Minimum memory limit allowed is 6MB"),
+        (["--uts", "host", "--hostname", "named"], "conflicting options"),
+    ):
+        assert text in agent.docker("run", "--rm", *words, BUSYBOX, "true", code=125).stderr
     done = agent.docker("run", "--rm", "--log-driver", "syslog", BUSYBOX, "true", code=125)
     assert "log driver 'syslog' is not supported" in done.stderr
 

@@ -24,6 +24,7 @@ from hawse_agent.spec.volume import Mount, MountKind, Propagation
 _CPU_PERIOD = 100_000
 _NANO = 1_000_000_000
 _SHM = 64 * 1024 * 1024
+_LEAST_MEMORY = 6 * 1024 * 1024
 _UNLIMITED = Resources()
 _PROPAGATIONS: tuple[Propagation, ...] = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
@@ -152,6 +153,8 @@ def _check_memory(limits: Resources) -> None:
         raise InputError("You should always set the Memory limit when using Memoryswap limit, see usage")
     if limits.memory is None:
         return
+    if limits.memory < _LEAST_MEMORY:
+        raise InputError("Minimum memory limit allowed is 6MB")
     if swap is not None and 0 < swap < limits.memory:
         raise InputError("Minimum memoryswap limit should be larger than memory limit, see usage")
     if limits.memory_reservation is not None and limits.memory_reservation > limits.memory:
@@ -240,7 +243,9 @@ def _security(options: tuple[str, ...]) -> tuple[bool, str]:
     for option in options:
         key, value = (re.split("[=:]", option, maxsplit=1) + [""])[:2]
         if key == "no-new-privileges":
-            no_new = value in ("", "true")
+            if value not in ("", "true", "false"):
+                raise InputError(f"no-new-privileges: {value!r} is neither true nor false")
+            no_new = value != "false"
         elif key == "seccomp":
             seccomp = "default" if value == "builtin" else value
         else:
@@ -543,7 +548,11 @@ def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
         raise NotSupported("HostConfig.CgroupnsMode host is not supported by hawse-agent")
     if spec.auto_remove and spec.restart.mode != "no":
         raise InputError("Conflicting options: --restart and --rm")
-    if spec.network_mode == "host" and spec.hostname and spec.uts_mode == "host":
+    if spec.working_dir and not spec.working_dir.startswith("/"):
+        raise InputError(
+            f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path"
+        )
+    if spec.hostname and spec.uts_mode == "host":
         raise InputError("conflicting options: hostname and the UTS mode")
     if spec.network_mode.startswith("container:") and (spec.hostname or spec.dns or spec.extra_hosts):
         raise InputError("conflicting options: hostname, dns or extra hosts and the network mode")
