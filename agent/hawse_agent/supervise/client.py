@@ -233,13 +233,13 @@ class Watcher:
         stream.setblocking(False)
         with self._lock:
             self._fresh.append(_Watched(container_id, stream, callback))
-        self._wake_in.send(b"\0")
+            self._wake_in.send(b"\0")
 
     def stop(self) -> None:
         """Close all streams; the shims go on without a watcher."""
         with self._lock:
             self._stopping = True
-        self._wake_in.send(b"\0")
+            self._wake_in.send(b"\0")  # under the lock: the thread closes it once it has seen the flag
         if self._thread.is_alive():
             self._thread.join()
 
