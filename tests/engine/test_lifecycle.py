@@ -285,3 +285,33 @@ def test_an_anonymous_volume_goes_with_its_container(agent: AgentUnderTest) -> N
     assert len(agent.client.volumes.list()) == 1
     container.remove(v=True)
     assert agent.client.volumes.list() == []
+
+
+@pytest.mark.parametrize("successor", ["none", "created", "running"])
+def test_a_replacement_that_was_cut_off_is_undone_or_finished(agent: AgentUnderTest, successor: str) -> None:
+    """The daemon was killed while it replaced a stack's container: its anonymous volume has the data."""
+    labels = {"io.hawse.stack": "shop"}
+    old = sh(
+        agent,
+        "test -e /data/kept || echo first > /data/kept; sleep 1000",
+        name="shop-db-1",
+        labels=labels,
+        restart_policy={"Name": "always"},
+        mounts=[Mount("/data", None, type="volume")],
+    )
+    old.rename("shop-db-1.0a1b2c")
+    old.stop(timeout=0)
+    if successor != "none":
+        new = agent.client.containers.create(BUSYBOX, ["sleep", "1000"], name="shop-db-1", labels=labels)
+        if successor == "running":
+            new.start()
+    agent.kill()
+    agent.start()
+    found = agent.client.containers.get("shop-db-1")
+    assert [c.name for c in agent.client.containers.list(all=True)] == ["shop-db-1"]
+    if successor == "running":
+        assert found.id != old.id
+        return
+    assert found.id == old.id
+    eventually(found, lambda attrs: attrs["State"]["Running"])
+    assert found.exec_run(["cat", "/data/kept"]).output == b"first\n"

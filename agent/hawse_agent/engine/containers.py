@@ -541,9 +541,9 @@ class Containers:
             self._forget_run(record)
             self._networks.release(record.id)
             _close_all(pending)
-            if isinstance(error, HawseError):
+            if isinstance(error, Exception):
                 code = error.container_exit if isinstance(error, StartFailed) else 128
-                live.exited(status=_status_after_failure(live.state), exit_code=code, error=error.message)
+                live.exited(status=_status_after_failure(live.state), exit_code=code, error=str(error))
                 if record.spec.auto_remove and not record.removing:
                     self._remove(record, live, volumes=True)
             raise

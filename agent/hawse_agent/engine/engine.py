@@ -22,7 +22,7 @@ from hawse_agent.engine.report import host_report
 from hawse_agent.engine.stacks import Stacks
 from hawse_agent.engine.state import State
 from hawse_agent.engine.volumes import Volumes
-from hawse_agent.errors import HawseError
+from hawse_agent.errors import HawseError, NotFound
 from hawse_agent.images.store import ImageStore
 from hawse_agent.network.manager import NetworkManager
 from hawse_agent.paths import Paths
@@ -83,13 +83,14 @@ class Engine:
         observer = Observer(
             containers=self.containers, images=self.images, networks=self.networks, volumes=self.volumes
         )
+        self.stacks = Stacks(
+            containers=self.containers, images=self.images, networks=self.networks, volumes=self.volumes
+        )
         self.program = Program(
             paths=paths,
             state=self.state,
             observer=observer,
-            stacks=Stacks(
-                containers=self.containers, images=self.images, networks=self.networks, volumes=self.volumes
-            ),
+            stacks=self.stacks,
             images=self.images,
             volumes=self.volumes,
         )
@@ -101,6 +102,7 @@ class Engine:
         self.watcher.start()
         restart = self.containers.recover()
         self.containers.restore_names()
+        restart = list(dict.fromkeys([*restart, *self.stacks.recover()]))
         if restart:
             threading.Thread(target=self._restart, args=(restart,), name="recover", daemon=True).start()
 
@@ -108,6 +110,8 @@ class Engine:
         for container_id in ids:
             try:
                 self.containers.start(container_id)
+            except NotFound:  # removed in the meantime
+                continue
             except HawseError as error:  # shown by inspect; the others go on
                 self.events.publish("container", "die", container_id, {"error": error.message})
 

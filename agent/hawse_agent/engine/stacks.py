@@ -6,6 +6,7 @@ the old one aside, and comes back under its name when the new one cannot start.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from hawse_agent.engine.volumes import Volumes
 from hawse_agent.errors import HawseError, HostRefused, InternalError
 from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.container import ContainerSpec
-from hawse_agent.spec.host import StackSpec
+from hawse_agent.spec.host import LABEL_STACK, StackSpec
 
 Tell = Callable[[str], None]
 """Takes a line that says what is being waited for or transferred."""
@@ -33,6 +34,28 @@ class Stacks:
     images: Images
     networks: Networks
     volumes: Volumes
+
+    def recover(self) -> list[str]:
+        """Finish or undo replacements that a killed daemon was at; returns ids that must be started again.
+
+        The old container has the data of its anonymous volumes under a name that no plan knows: unless its
+        successor runs, it gets its name back, and the next plan replaces it anew.
+        """
+        again = []
+        for view in self.containers.list():
+            name, _, suffix = view.name.rpartition(".")
+            if not re.fullmatch(r"[0-9a-f]{6}", suffix) or LABEL_STACK not in view.record.spec.labels:
+                continue
+            successor = next((other for other in self.containers.list() if other.name == name), None)
+            if successor is not None and successor.state.started_at:
+                self.containers.remove(view.id, force=True)
+                continue
+            if successor is not None:
+                self.containers.remove(successor.id, force=True)
+            self.containers.rename(view.id, name)
+            if not view.state.running and view.record.spec.restart.mode in ("always", "unless-stopped"):
+                again.append(view.id)
+        return again
 
     def run(self, spec: StackSpec, operation: Operation, tell: Tell) -> None:
         """One operation; raises HawseError, after which the rest of the stack is not run."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import difflib
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -96,9 +97,18 @@ def size_text(count: int) -> str:
     return f"{count} B"
 
 
+_SECRET = re.compile(r"pass|secret|token|key|credential|auth", re.IGNORECASE)
+"""Names of variables whose values nobody shall read in a plan, a journal or a history."""
+
+
 def _mapping_changes(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+    def shown(values: Mapping[str, str], key: str) -> str:
+        if key not in values:
+            return UNSET
+        return "(hidden)" if _SECRET.search(key) else values[key]
+
     return [
-        Change(field=f"{name}.{key}", old=old.get(key, UNSET), new=new.get(key, UNSET))
+        Change(field=f"{name}.{key}", old=shown(old, key), new=shown(new, key))
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]

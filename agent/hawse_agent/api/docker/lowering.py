@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any, Literal
 
@@ -307,7 +308,7 @@ def _bind(text: str) -> Mount:
     if source.startswith("/"):
         return Mount(
             kind="bind",
-            source=source,
+            source=posixpath.normpath(source),
             target=target,
             read_only=read_only,
             create_source=True,
