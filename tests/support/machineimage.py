@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 QEMU = "qemu-system-x86_64"
 SUITE = "bookworm"
 PACKAGES = (
-    *("systemd-sysv", "dbus", "udev", "kmod", "iproute2", "openssh-server", "curl"),
+    *("systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod", "iproute2", "openssh-server", "curl"),
     *("python3", "libnftables1", "libzstd1"),  # what the agent asks of a host
     "linux-image-cloud-amd64",
 )

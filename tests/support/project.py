@@ -10,9 +10,11 @@ from textwrap import dedent
 
 
 class Project:
-    """HOME and all that hawse keeps lie below `directory`; the project folder is `directory`/project."""
+    """HOME and all that hawse keeps lie below `directory`; the project folder is `directory`/project.
+    A command may take `patience` seconds."""
 
-    def __init__(self, directory: Path, inventory: str) -> None:
+    def __init__(self, directory: Path, inventory: str, *, patience: float = 120) -> None:
+        self.patience = patience
         self.directory = directory / "project"
         self.directory.mkdir(parents=True)
         self.write("hawse.toml", 'inventory = "hosts.ini"\n')
@@ -31,7 +33,7 @@ class Project:
         return path
 
     def run(
-        self, *words: str, input: str = "", code: int | None = 0, timeout: float = 120
+        self, *words: str, input: str = "", code: int | None = 0, timeout: float | None = None
     ) -> subprocess.CompletedProcess[str]:
         """`code` None allows every exit code."""
         done = subprocess.run(
@@ -41,7 +43,7 @@ class Project:
             input=input,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=timeout or self.patience,
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"hawse {words}:\n{done.stdout}{done.stderr}"

@@ -35,6 +35,7 @@ class VirtualMachine:
         """Port of the machine → port of 127.0.0.1."""
         self._disk = directory / "disk"
         self._qemu: subprocess.Popen[bytes] | None = None
+        self._forwarded: set[Path] = set()
         # `cp` keeps the holes.
         subprocess.run(["cp", "--sparse=always", image.disk, self._disk], check=True)
         self._key = directory / "key"
@@ -73,6 +74,18 @@ class VirtualMachine:
 
     def output(self, command: str) -> str:
         return self.run(command).stdout.strip()
+
+    def forward(self, path: str) -> Path:
+        """A socket here that leads to the one at `path` there, until the machine goes down."""
+        here = self.directory / Path(path).name
+        if here in self._forwarded:
+            return here
+        here.unlink(missing_ok=True)
+        forward = [*self._ssh(), "-O", "forward", "-L", f"{here}:{path}", "root@127.0.0.1"]
+        self.run("true")  # the connection that carries it is there
+        subprocess.run(forward, check=True, capture_output=True)
+        self._forwarded.add(here)
+        return here
 
     def reboot(self) -> None:
         """In good order; returns when sshd answers again."""
@@ -146,6 +159,7 @@ class VirtualMachine:
             return False
 
     def _forget_connection(self) -> None:
+        self._forwarded.clear()
         subprocess.run([*self._ssh(), "-O", "exit", "root@127.0.0.1"], capture_output=True, check=False)
 
 
