@@ -97,11 +97,12 @@ class Backups:
         try:
             restore.receive(chunks)
             self._volumes.create(self._spec(name, restore))
-            stopped = self._stop_users(name)
-            try:
-                restore.swap()
-            finally:
-                failures = self._start(stopped)
+            with self._containers.holding([record.id for record in self._volumes.users(name)]):
+                stopped = self._stop_users(name)
+                try:
+                    restore.swap()
+                finally:
+                    failures = self._start(stopped)
         finally:
             restore.discard()
         if failures:

@@ -365,6 +365,15 @@ class Containers:
         record = self.record(reference)
         self.reach(record.id).update(resources=resolve.with_swap(record.spec.resources), restart=None)
 
+    @contextlib.contextmanager
+    def holding(self, ids: Sequence[str]) -> Iterator[None]:
+        """Nobody else starts, stops or removes these containers meanwhile."""
+        with contextlib.ExitStack() as stack:
+            for container_id in sorted(ids):
+                if container_id in self._live:
+                    stack.enter_context(self._live[container_id].lock)
+            yield
+
     # streams
 
     def announce_attach(self, container_id: str) -> Callable[[], None]:

@@ -33,6 +33,9 @@ from hawse_agent.spec.volume import VolumeSpec
 BEAT = 5.0
 """Seconds between two signs of life on an event stream."""
 
+CLOSE_WAIT = 60.0
+"""Seconds that a daemon which leaves waits for the operation in hand; then its outcome is not known."""
+
 LOCK_WAIT = 300.0
 """Seconds that an apply waits for another one on this host to end."""
 
@@ -75,7 +78,7 @@ class Program:
     def close(self) -> None:
         """Let the operation in hand end and no further one start; the journal says where it was cut."""
         self._closing.set()
-        if self._host_lock.acquire(timeout=LOCK_WAIT):
+        if self._host_lock.acquire(timeout=CLOSE_WAIT):
             self._host_lock.release()
 
     # planning
@@ -158,7 +161,7 @@ class Program:
             finally:
                 events.put(None)
 
-        worker = threading.Thread(target=work, name="apply", daemon=False)
+        worker = threading.Thread(target=work, name="apply", daemon=True)
         worker.start()
         try:
             while True:
