@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,20 +34,12 @@ LABELS = {LABEL_STACK: "soak"}
 def busy() -> Iterator[None]:
     """Every processor has something else to do."""
     workers = [
-        multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
-        for _ in range(os.cpu_count() or 1)
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)
     ]
-    for worker in workers:
-        worker.start()
     yield
     for worker in workers:
         worker.kill()
-        worker.join()
-
-
-def _spin() -> None:
-    while True:
-        pass
+        worker.wait()
 
 
 def spec(**stack: Any) -> HostSpec:

@@ -21,6 +21,7 @@ from hawse_agent.spec.container import LogConfig
 Stream = Literal["stdout", "stderr"]
 LONGEST_LINE = 16 * 1024
 """Bytes after which a line without an end is written in parts, as Docker does."""
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 FOLLOW_INTERVAL = 0.1
 """Seconds between two looks at a followed file."""
 
@@ -83,7 +84,7 @@ class LogWriter:
             self._fd = -1
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self._path, _FLAGS, 0o640)
         self._size = os.fstat(self._fd).st_size
 
     def _append(self, lines: list[bytes]) -> None:
@@ -115,13 +116,19 @@ class LogWriter:
             os.ftruncate(self._fd, 0)
             self._size = 0
             return
+        beside = self._path.with_name(f"{self._path.name}.new")
+        try:
+            fresh = os.open(beside, _FLAGS | os.O_TRUNC, 0o640)
+        except OSError:  # a full disk: it goes on in the file that is open, and is tried again
+            return
         for number in range(keep - 1, 0, -1):
             older = _rotated(self._path, number)
             if older.exists():
                 older.rename(_rotated(self._path, number + 1))
         self._path.rename(_rotated(self._path, 1))
+        beside.rename(self._path)
         os.close(self._fd)
-        self._open()
+        self._fd, self._size = fresh, 0
 
 
 def read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -110,3 +111,26 @@ def test_since_and_until(path: Path) -> None:
     start = logs.parse_time("2026-01-01T00:00:00Z")
     assert texts(path, since=start + 1) == ["1\n", "2\n"]
     assert texts(path, until=start + 1) == ["0\n", "1\n"]
+
+
+def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: the writer goes on in the file that it has, and rotates later."""
+    writer = logs.LogWriter(path, LogConfig(max_size=400, max_files=3))
+    for number in range(4):
+        writer.write("stdout", f"line {number}\n".encode())
+    real = os.open
+
+    def full(*arguments: object, **options: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    for number in range(4, 8):
+        writer.write("stdout", f"line {number}\n".encode())
+    monkeypatch.setattr(os, "open", real)
+    for number in range(8, 12):
+        writer.write("stdout", f"line {number}\n".encode())
+    writer.close()
+    seen = [int(text.split()[1]) for text in texts(path)]
+    assert seen == sorted(seen)
+    assert seen[-4:] == [8, 9, 10, 11]
+    assert {4, 5, 6, 7} <= set(seen)
