@@ -33,7 +33,9 @@ def stop_containers(paths: Paths) -> None:
     leaving = [_tell(directory / "shim.sock") for directory in _shim_directories(paths)]
     for pidfd in leaving:
         if pidfd is not None:
-            select.select([pidfd], [], [])
+            ended = select.poll()  # select(2) knows no descriptor above 1023
+            ended.register(pidfd, select.POLLIN)
+            ended.poll()
             os.close(pidfd)
 
 
@@ -45,7 +47,7 @@ def _tell(socket: Path) -> int | None:
     """Tell the shim that the host goes down; returns an owned pidfd, None when it has ended by itself."""
     try:
         pidfd = os.pidfd_open(ShimClient(socket).pid())
-    except (FileNotFoundError, ConnectionError, ProcessLookupError):
+    except (FileNotFoundError, ConnectionError, ProcessLookupError, TimeoutError):
         return None
     signal.pidfd_send_signal(pidfd, signal.SIGTERM)
     return pidfd

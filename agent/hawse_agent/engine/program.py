@@ -201,6 +201,7 @@ class Program:
         self, spec: HostSpec, plan: Plan, emit: Callable[[Event], None], cancelled: Callable[[], bool]
     ) -> None:
         changed = 0
+        hidden = False
         failure: HawseError | None = None
         by_item: dict[str, list[Operation]] = {}
         for operation in plan.operations:
@@ -228,12 +229,14 @@ class Program:
                     failure = error
             result = {"changed": outcome.changed, "failed": outcome.failed, **outcome.result}
             event = {"event": "item", "id": item.id, "name": item.name, **_flags(outcome), "result": result}
-            emit(event if not _no_log(item) else {**event, "result": _flags(outcome)})
+            emit({**event, "no_log": True} if _no_log(item) else event)
             if failure is not None:
+                hidden = _no_log(item)
                 break
         end: Event = {"event": "end", "changed": changed, "failed": failure is not None}
         if failure is not None:
-            end["error"] = failure.to_wire()
+            wire = failure.to_wire()
+            end["error"] = {k: v for k, v in wire.items() if k != "result"} if hidden else wire
         self._note(spec, end)
         emit(end)
 
@@ -330,6 +333,9 @@ class Program:
         )
 
     def _note(self, spec: HostSpec, entry: dict[str, Any]) -> None:
+        """Without the texts that changed: what is in a file stays there."""
+        if "operation" in entry:
+            entry = {**entry, "operation": {k: v for k, v in entry["operation"].items() if k != "diff"}}
         self._state.add_journal(spec.run_id, time.time(), entry)
 
 

@@ -264,7 +264,7 @@ class Progress:
             self.note(host, f"{operation['action']} {operation['kind']} {operation['name']}")
         elif kind == "operation":
             self._operation(host, event)
-        elif kind == "item" and self._console.verbose:
+        elif kind == "item" and self._console.verbose and not event.get("no_log"):
             result = event.get("result") or {}
             for name in ("stdout", "stderr", "msg"):
                 for line in str(result.get(name) or "").splitlines():

@@ -193,7 +193,8 @@ class HostRecorder:
         )
 
     def _operation(self, event: Mapping[str, Any]) -> None:
-        operation = codec.from_json(Operation, event["operation"])
+        # The history does not keep what is in files.
+        operation = replace(codec.from_json(Operation, event["operation"]), diff="")
         failed = event["status"] == "failed"
         changed = bool(event.get("changed", not failed))
         error = event.get("error") or {}
