@@ -111,3 +111,33 @@ def test_a_kept_plan_is_what_is_done_or_nothing_is(project: Project, hosts: Test
     assert done.returncode != 0 and "changed since" in done.stdout + done.stderr
     assert not web1.path("/srv/app/settings").exists()
     assert web2.path("/srv/app/settings").read_text() == "planned"
+
+
+NO_LOG = """\
+    - hosts: all
+      tasks:
+        - name: make a password
+          command: echo hunter2-{{ inventory_hostname }}
+          register: made
+          no_log: true
+        - name: directory
+          file: {path: /srv/app, state: directory}
+        - name: keep it
+          copy: {dest: /srv/app/password, content: "{{ made.stdout }}", mode: "0600"}
+    """
+
+
+def test_what_no_log_says_can_be_used_and_is_shown_nowhere(project: Project, hosts: TestNetwork) -> None:
+    project.write("secret.yml", NO_LOG)
+    done = project.run("play", "secret.yml", "-v")
+    assert "hunter2" not in done.stdout + done.stderr
+    kept = [path for path in project.directory.rglob("history.db*") if path.is_file()]
+    assert kept
+    assert all(b"hunter2" not in path.read_bytes() for path in kept)
+    for host in hosts.hosts:
+        assert host.path("/srv/app/password").read_text() == f"hunter2-{host.name}"
+        journal = host.shell(
+            "curl -sS --fail --unix-socket /run/hawse/agent.sock http://agent/hawse/v1/journal"
+        )
+        assert "keep it" in journal
+        assert "hunter2" not in journal
