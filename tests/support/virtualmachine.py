@@ -139,6 +139,7 @@ class VirtualMachine:
         """Until a machine with another boot id than `before` answers. qemu accepts connections long before
         sshd does, and no event tells of sshd: it is asked again."""
         assert self._qemu is not None
+        self._forget_connection()
         deadline = time.monotonic() + BOOT_TIMEOUT
         while time.monotonic() < deadline:
             if self._qemu.poll() is not None:

@@ -171,8 +171,8 @@ def tidy():
 main()
 """
 
-# network-online: a port can be published on an address only once the host has it. TimeoutStartSec: after a
-# boot the daemon is ready when it has started all containers again.
+# network-online: a port can be published on an address only once the host has it. TimeoutStartSec: what a
+# crash has left half done is finished or undone first, and to be killed over that would only start it anew.
 UNIT = """\
 [Unit]
 Description=Hawse agent: the container engine of this host
