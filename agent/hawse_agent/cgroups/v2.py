@@ -232,18 +232,25 @@ def _parse_cpu_max(text: str) -> float | None:
 
 
 def _cpuset(directory: str, field: str, file: str) -> Limit:
+    """Empty is all that the parent has. With processes inside, Linux 6.1 and others refuse to make it empty
+    again: it then names all that the parent has, and reads as unlimited, too."""
+    inherited = f"{os.path.dirname(directory)}/{file}.effective"
+
     def render(resources: Resources) -> tuple[str, ...]:
         value: str = getattr(resources, field)
         return (value,) if value else ()
 
-    return Limit(
-        field=field,
-        directory=directory,
-        file=file,
-        render=render,
-        reset=lambda text: ("\n",) if text else (),
-        parse=lambda text: text,
-    )
+    def reset(text: str) -> tuple[str, ...]:
+        if not text:
+            return ()
+        if files.read_pairs(f"{directory}/cgroup.events").get("populated"):
+            return (files.read(inherited),)
+        return ("\n",)
+
+    def parse(text: str) -> str:
+        return "" if not text or text == files.read(inherited) else text
+
+    return Limit(field=field, directory=directory, file=file, render=render, reset=reset, parse=parse)
 
 
 def _io_max(directory: str, field: str, key: str) -> Limit:
