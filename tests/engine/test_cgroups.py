@@ -57,6 +57,8 @@ class Sleeper:
     def __init__(self, cgroup: Cgroup) -> None:
         self.pid = os.fork()
         if self.pid == 0:
+            # Handled, or v2 would let it end even a frozen process.
+            signal.signal(signal.SIGTERM, lambda number, _: os._exit(number))
             while True:
                 signal.pause()
         cgroup.add(self.pid)

@@ -80,6 +80,8 @@ def make_subtree(name: str, where: list[Hierarchy]) -> Subtree:
     directories = []
     for hierarchy in where:
         directory = hierarchy.child(name)
+        if hierarchy.version == 2:
+            _delegate(hierarchy.own)
         directory.mkdir()
         directories.append(directory)
         if (directory / "cpuset.cpus").exists() and hierarchy.version == 1:
@@ -110,6 +112,15 @@ def mount_view(where: list[Hierarchy], at: Path) -> None:
                 (at / controller).symlink_to(target.name)
 
 
+def leave_root(where: list[Hierarchy]) -> None:
+    """With v2 alone, moves this process into a leaf of what `mount_view` shows: beside children with
+    controllers there can be no processes, and an agent would have to move them."""
+    if all(hierarchy.version == 2 for hierarchy in where):
+        leaf = Path("/sys/fs/cgroup/session")
+        leaf.mkdir()
+        _write(leaf / "cgroup.procs", "0")
+
+
 def _own_paths() -> dict[str, str]:
     """Own cgroup by controller name, by `name=…`, and by the empty string for v2."""
     paths = {}
@@ -118,6 +129,16 @@ def _own_paths() -> dict[str, str]:
         for controller in controllers.split(","):
             paths[controller] = path
     return paths
+
+
+def _delegate(directory: Path) -> None:
+    """Gives children of `directory` all controllers that it has; systemd does so only on demand."""
+    names = (directory / "cgroup.controllers").read_text().split()
+    for name in names:
+        try:
+            _write(directory / "cgroup.subtree_control", f"+{name}")
+        except OSError:
+            continue  # processes live there, or a v1 hierarchy has it: children go without
 
 
 def _delegates(directory: Path) -> bool:

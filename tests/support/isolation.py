@@ -165,6 +165,7 @@ def _set_up(where: list[cgrouptree.Hierarchy]) -> None:
     linux.umount("/sys", linux.MNT_DETACH)  # a fresh one shows this network namespace's links
     linux.mount("sysfs", "/sys", "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     cgrouptree.mount_view(where, Path("/sys/fs/cgroup"))
+    cgrouptree.leave_root(where)
     linux.mount("tmpfs", "/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     for directory, mode in (("lock", 0o1777), ("user", 0o755), ("sshd", 0o755)):
         Path("/run", directory).mkdir()
