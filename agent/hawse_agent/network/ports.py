@@ -93,7 +93,10 @@ def _bound(port: PortMap) -> socket.socket:
         elif port.host_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((port.host_ip or "0.0.0.0", port.host_port))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        if not udp and port.host_port:
+            sock.listen(0)  # on Linux 6.1 it takes this to keep others from binding, too
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            sock.shutdown(socket.SHUT_RD)  # listens no longer; still bound
     except OSError as error:
         sock.close()
         where = f"{port.host_ip or '0.0.0.0'}:{port.host_port}/{port.protocol}"
