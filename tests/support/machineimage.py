@@ -21,6 +21,7 @@ SUITE = "bookworm"
 PACKAGES = (
     *("systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod", "iproute2", "openssh-server", "curl"),
     *("python3", "libnftables1", "libzstd1"),  # what the agent asks of a host
+    *("nftables", "busybox-static", "zstd", "procps"),  # what its tests use
     "linux-image-cloud-amd64",
 )
 LEFT_OUT = ("doc", "man", "locale", "info", "lintian")

@@ -25,7 +25,7 @@ class VirtualMachine:
     """`forwarded` are the machine's TCP ports that can be reached from here, beside sshd's."""
 
     def __init__(
-        self, image: MachineImage, directory: Path, *, forwarded: Sequence[int] = (), memory: int = 1024
+        self, image: MachineImage, directory: Path, *, forwarded: Sequence[int] = (), memory: int = 2048
     ) -> None:
         self.image = image
         self.directory = directory
@@ -58,19 +58,15 @@ class VirtualMachine:
         self._wait_for_boot("")
 
     def run(
-        self, command: str, *, check: bool = True, input: str = "", timeout: float = 120
+        self, command: str, *, check: bool = True, input: bytes = b"", timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """A shell command there, as root. All go through one connection of OpenSSH."""
-        done = subprocess.run(
-            [*self._ssh(), "root@127.0.0.1", command],
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        words = [*self._ssh(), "root@127.0.0.1", command]
+        done = subprocess.run(words, input=input, capture_output=True, timeout=timeout)
+        out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
-            raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
+            raise RuntimeError(f"{command}: exit code {done.returncode}\n{out}{err}")
+        return subprocess.CompletedProcess(words, done.returncode, out, err)
 
     def output(self, command: str) -> str:
         return self.run(command).stdout.strip()
