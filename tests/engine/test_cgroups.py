@@ -55,12 +55,13 @@ class Sleeper:
     """A process of ours inside a cgroup."""
 
     def __init__(self, cgroup: Cgroup) -> None:
+        # SIGTERM waits for the process: by its default action v2 would end even one that is frozen.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         self.pid = os.fork()
         if self.pid == 0:
-            # Handled, or v2 would let it end even a frozen process.
-            signal.signal(signal.SIGTERM, lambda number, _: os._exit(number))
-            while True:
-                signal.pause()
+            signal.sigwait([signal.SIGTERM])
+            os._exit(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         cgroup.add(self.pid)
 
     def wait(self) -> int:

@@ -1,7 +1,8 @@
 """The agent where it is at home: systemd is PID 1, cgroups are v2, the kernel is Debian's own.
 
 What cannot be tried on the machine that tests run on: the unit, limits of cgroup v2 and its device filter,
-modules that are loaded on demand, logins with a cgroup of their own, reboots and power cuts.
+modules that are loaded on demand, logins with a cgroup of their own, reboots and power cuts. About 5 minutes
+(boot 25 s, reboot 45 s, upgrade 25 s), 60 s more when the machine's image is made first.
 """
 
 from __future__ import annotations
@@ -403,4 +404,4 @@ def test_remove_leaves_nothing(vm: VirtualMachine, site: Project) -> None:
     )
     assert left.stdout == ""
     assert vm.output("systemctl list-units --all --plain --no-legend 'hawse*'") == ""
-    assert vm.output("nft list tables") == ""
+    assert "hawse" not in vm.output("nft list tables")
