@@ -17,7 +17,9 @@ PATIENCE = 600.0
 
 
 @pytest.fixture(scope="module")
-def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+def vm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    if "vm" not in request.config.option.markexpr:
+        pytest.skip("takes a quarter of an hour: make test-vm")
     reason = machineimage.missing() or ("" if busybox.available() else "needs busybox-static")
     if reason:
         pytest.skip(reason)
