@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import stat
+import tarfile
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from testinfra.host import Host
@@ -109,3 +112,26 @@ def test_the_report_tells_of_runs_and_of_the_fleet(project: Project) -> None:
     listed = project.run("report", "--runs").stdout.splitlines()
     run = next(line.split()[0] for line in listed if "play site.yml" in line)
     assert "create container site" in project.run("report", run).stdout
+
+
+def test_what_init_makes_can_be_played(
+    hawse: Project, hosts: TestNetwork, warm: None, tmp_path: Path
+) -> None:
+    """The first thing that a newcomer does, with an image that is here and the host's own address."""
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.add(busybox.make_layer(tmp_path / "layer"), ".")
+    page = "/usr/share/nginx/html"
+    hawse.run("image", "import", str(tmp_path / "root.tar"), "httpd:1", "-c", f"CMD httpd -f -p 80 -h {page}")
+    hawse.run("init", "shop")
+    hawse.write("shop/hosts.ini", "[web]\n" + hosts.inventory().splitlines()[0] + "\n[web:vars]\nport=8086\n")
+    chosen = ("--project", "shop", "-i", "shop/hosts.ini", "-e", "image=httpd:1")
+    hawse.run(*chosen, "play", "shop/playbooks/site.yml", "--check")
+    hawse.run(*chosen, "play", "shop/playbooks/site.yml")
+    (web1, *_) = hosts.hosts
+    with urllib.request.urlopen(f"http://{web1.address}:8086/", timeout=10) as answer:
+        assert "Hello from web1" in answer.read().decode()
+    assert "0 changed, 0 failed" in hawse.run(*chosen, "play", "shop/playbooks/site.yml").stdout
+    hawse.run(*chosen, "down", "app", "--volumes")
+    hawse.write("shop/gone.yml", "- hosts: web\n  tasks:\n    - image: {name: 'httpd:1', state: absent}\n")
+    hawse.run(*chosen, "play", "shop/gone.yml")
+    web1.shell("rm -r /srv/app")

@@ -112,8 +112,8 @@ class Engine:
                 self.containers.start(container_id)
             except NotFound:  # removed in the meantime
                 continue
-            except HawseError as error:  # shown by inspect; the others go on
-                self.events.publish("container", "die", container_id, {"error": error.message})
+            except (HawseError, OSError) as error:  # shown by inspect; the others go on
+                self.events.publish("container", "die", container_id, {"error": str(error)})
 
     def version(self) -> dict[str, Any]:
         return {

@@ -141,13 +141,18 @@ def main(connection: socket.socket, run: Run, serve: Serve) -> None:
             if request["op"] == "shim":
                 _fork_detached(connection, partial(run, Path(request["runtime"]), carried))
             else:
-                _fork_detached(connection, partial(serve, carried))
+                _fork_detached(connection, partial(_serve_names, serve, carried))
             answer: dict[str, Any] = {}
         except OSError as error:
             answer = {"error": os.strerror(error.errno or 0)}
         carried.close()
         with contextlib.suppress(ConnectionError):  # the daemon is gone: the next read says so
             connection.send(json.dumps(answer).encode())
+
+
+def _serve_names(serve: Serve, listener: socket.socket) -> None:
+    privilege.set_title("hawse-agent: names")
+    serve(listener)
 
 
 def _fork_detached(connection: socket.socket, work: Callable[[], None]) -> None:

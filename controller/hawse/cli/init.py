@@ -36,6 +36,9 @@ web:
   hosts: web
   become: true
   tasks:
+    - name: A place for the page
+      file: {path: /srv/app, state: directory, mode: "0755"}
+
     - name: A page of their own
       copy:
         dest: /srv/app/index.html
