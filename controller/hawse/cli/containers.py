@@ -163,6 +163,7 @@ def _exec(context: Context, options: argparse.Namespace) -> int:
             user=options.user,
             environment=environment,
             working_dir=options.workdir,
+            console=terminal.size() if options.tty else None,
         )
         return _Execution(agent, created, tty=options.tty)
 

@@ -29,6 +29,12 @@ def raw(file: IO[bytes]) -> Iterator[None]:
         termios.tcsetattr(file, termios.TCSADRAIN, before)
 
 
+def size() -> tuple[int, int]:
+    """Height and width of this terminal, in characters."""
+    columns, lines = shutil.get_terminal_size()
+    return lines, columns
+
+
 @contextlib.contextmanager
 def resized(resize: Callable[[int, int], None]) -> Iterator[None]:
     """Calls `resize(height, width)` now and whenever the window changes, from a thread of its own."""
@@ -39,8 +45,7 @@ def resized(resize: Callable[[int, int], None]) -> Iterator[None]:
     def work() -> None:
         while changed.wait() and not over:
             changed.clear()
-            size = shutil.get_terminal_size()
-            resize(size.lines, size.columns)
+            resize(*size())
 
     def wake(number: int, frame: Any) -> None:
         changed.set()

@@ -311,10 +311,14 @@ class AgentClient:
         user: str = "",
         environment: Mapping[str, str] | None = None,
         working_dir: str = "",
+        console: tuple[int, int] | None = None,
     ) -> str:
+        """Its id. `console`: height and width of its terminal from the first moment."""
         body: Json = {"Cmd": command, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True}
         body |= {"Tty": tty, "User": user, "WorkingDir": working_dir}
         body["Env"] = [f"{key}={value}" for key, value in (environment or {}).items()]
+        if console:
+            body["ConsoleSize"] = list(console)
         path = f"{DOCKER}/containers/{_quote(name)}/exec"
         return str(_mapping(self.json("POST", path, data=body))["Id"])
 
