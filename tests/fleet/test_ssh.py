@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,21 @@ def test_host_keys_off_is_loud(web1: TestHost, tmp_path: Path) -> None:
     wanted = target(web1, host_key="", known_hosts=(tmp_path / "none",), host_key_policy="off")
     SshClient(warn=heard.append).connect(wanted).close()
     assert "not checked" in heard[0] and not (tmp_path / "none").exists()
+
+
+def test_no_password_to_a_host_with_another_key(web1: TestHost, network: TestNetwork, tmp_path: Path) -> None:
+    known, heard = tmp_path / "known_hosts", list[str]()
+    known.write_text(f"{web1.address} {network.hosts[1].host_keys()[0]}\n")
+    client = SshClient(warn=heard.append)
+    wanted = target(web1, host_key="", known_hosts=(known,), host_key_policy="off", user="pat")
+    wanted = replace(wanted, password="hunter2", become_password="hunter2")
+    assert refused(client, replace(wanted, private_key=None)).stage == "auth"
+    assert "no password is sent there" in heard[0] and "hunter2" not in "".join(heard)
+    with client.connect(wanted) as connection:  # by key
+        with pytest.raises(Unreachable) as sudo:
+            connection.run("id -un", root=True)
+        assert sudo.value.stage == "sudo"
+    client.close()
 
 
 # -- sudo ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ class SshClient:
             sock.close()
             raise
         try:
-            self._check_key(target, chosen, transport)
+            if not self._check_key(target, chosen, transport):
+                target = replace(target, password="", become_password="")
             transport.auth_timeout = target.timeouts.auth
             login = log_in(
                 transport,
@@ -156,7 +158,11 @@ class SshClient:
                 self._known[stamp] = KnownHosts.load(chosen.known_hosts)
             return self._known[stamp]
 
-    def _check_key(self, target: Target, chosen: Settings, transport: Transport) -> None:
+    def _check_key(self, target: Target, chosen: Settings, transport: Transport) -> bool:
+        """False: not the key that is known, which the policy "off" lets pass, but no password goes there.
+
+        OpenSSH keeps passwords back in that case too (ssh_config(5), StrictHostKeyChecking).
+        """
         shown = transport.get_remote_server_key()
         key = HostKey(kind=shown.get_name(), blob=shown.asbytes())
         name = known_hosts.host_name(chosen.alias, chosen.port)
@@ -164,7 +170,7 @@ class SshClient:
         if target.host_key:
             pinned = _pinned(target)
             if pinned == key:
-                return
+                return True
             raise _wrong_key(
                 f"{where} shows another host key than the inventory pins: {key.kind} {key.fingerprint}"
                 f" instead of {pinned.fingerprint}",
@@ -172,12 +178,18 @@ class SshClient:
             )
         verdict, entry = self._known_hosts(chosen).check(chosen.alias, chosen.port, key)
         if verdict == "match":
-            return
+            return True
         if verdict == "revoked" and entry:
             raise _wrong_key(f"{where} shows a revoked host key ({entry.where})")
         if target.host_key_policy == "off":
+            if verdict == "mismatch" and entry:
+                self._warn(
+                    f"{where}: the host key {key.fingerprint} is not the one that {entry.where} says;"
+                    " no password is sent there"
+                )
+                return False
             self._warn(f"{where}: the host key {key.fingerprint} is not checked")
-            return
+            return True
         if verdict == "mismatch" and entry:
             raise _wrong_key(
                 f"{where} shows another host key than {entry.where} says: {key.kind} {key.fingerprint}"
@@ -187,7 +199,7 @@ class SshClient:
         if target.host_key_policy == "accept-new":
             known_hosts.append(chosen.known_hosts[0], chosen.alias, chosen.port, key)
             self._warn(f"{where}: new host key {key.kind} {key.fingerprint} is now known")
-            return
+            return True
         raise _wrong_key(
             f"{where} is not a known host; it shows {key.kind} {key.fingerprint}",
             hint="compare the fingerprint, then add the key to known_hosts, pin it as hawse_host_key,"
