@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from hawse_agent.linux import libc
@@ -29,6 +32,17 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None
 def syncfs(fd: int) -> None:
     """Bring everything on the file system of `fd` to the disk."""
     libc.syscall("syncfs", fd)
+
+
+def open_regular(path: str | os.PathLike[str], *, follow: bool = False) -> BufferedReader:
+    """A file that somebody else may own, for reading: never waits, as for a FIFO, and keeps no device
+    open. Raises OSError for what is no regular file."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    file = open(os.open(path, flags), "rb")  # noqa: SIM115 the caller's to close
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+    return file
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """copy and template: that a file has this content.
 
 The new content is written beside the file and put into place by one rename: a reader sees the old file or the
-new one. Works as the task's user; only a blob, which is the daemon's, is opened before.
+new one. Works as the task's user; only a blob, which is the daemon's, is opened before. Whoever owns the
+directory may put a FIFO or a link there at any moment: what is read is opened once, without waiting, and must
+be a file.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from hawse_agent.errors import InputError, InternalError, NotFound, TaskFailed
+from hawse_agent.linux.files import open_regular
 from hawse_agent.plan.operations import Change
 from hawse_agent.provision import attributes, modes, process, users
 from hawse_agent.provision.attributes import Attributes
@@ -60,6 +63,19 @@ class _Comparison:
     rewrite: bool
     changes: tuple[Change, ...] = ()
     diff: str = ""
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    """Of the file that is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Old:
+    """A file as it was while it was open."""
+
+    status: os.stat_result
+    sha256: str
+    data: bytes | None
+    """When it is short enough to be shown."""
+    xattrs: Mapping[str, bytes]
 
 
 def plan(args: Arguments, context: Context) -> ItemPlan:
@@ -128,15 +144,14 @@ def _content(args: Arguments, user: Account, blob: IO[bytes] | None) -> _Content
         return _Content(sha256=match[1], open=lambda: _sent(blob))
     assert isinstance(args, CopyArguments)
     source = expand(args.src, user.home)
-    found = os.stat(source)
-    if not stat.S_ISREG(found.st_mode):
-        raise TaskFailed(f"{source} is no regular file; only files are copied on a host")
+    with open_regular(source, follow=True) as file:
+        seen = _read(file)
     return _Content(
-        sha256=_sha256(source),
-        open=lambda: open(source, "rb"),
-        data=_short(source, found.st_size),
+        sha256=seen.sha256,
+        open=lambda: open_regular(source, follow=True),
+        data=seen.data,
         name=os.path.basename(source),
-        mode=stat.S_IMODE(found.st_mode),
+        mode=stat.S_IMODE(seen.status.st_mode),
     )
 
 
@@ -167,13 +182,26 @@ def _compare(args: Arguments, context: Context, user: Account, content: _Content
     if now not in ("file", "link", "absent"):
         hint = "end it with / to put the file into it" if now == "directory" else ""
         raise TaskFailed(f"{dest} is a {now if now == 'directory' else 'special file'}", hint=hint)
-    old = _sha256(dest) if now == "file" else ""
-    changes = [] if old == content.sha256 else [_content_change(now, old, content.sha256, context)]
+    old = None
+    if now == "file":
+        with open_regular(dest) as file:
+            old = _read(file)
+        found = old.status
+    changes = []
+    if old is None or old.sha256 != content.sha256:
+        changes.append(_content_change(now, old.sha256 if old else "", content.sha256, context))
     rewrite = bool(changes)
-    if found is not None and now == "file":
-        changes += attributes.differences(want, found)
-    diff = _diff(dest, found, content) if rewrite and not context.no_log else ""
-    return _Comparison(dest=dest, found=found, want=want, rewrite=rewrite, changes=tuple(changes), diff=diff)
+    if old is not None:
+        changes += attributes.differences(want, old.status)
+    return _Comparison(
+        dest=dest,
+        found=found,
+        want=want,
+        rewrite=rewrite,
+        changes=tuple(changes),
+        diff=_diff(dest, old, content) if rewrite and not context.no_log else "",
+        xattrs=old.xattrs if old is not None else {},
+    )
 
 
 def _destination(args: Arguments, user: Account, content: _Content) -> str:
@@ -191,12 +219,11 @@ def _content_change(now: str, old: str, new: str, context: Context) -> Change:
     return Change(field="content", old=f"sha256 {old[:12]}" if old else now, new=f"sha256 {new[:12]}")
 
 
-def _diff(dest: str, found: os.stat_result | None, content: _Content) -> str:
-    regular = found is not None and stat.S_ISREG(found.st_mode)
-    before = _short(dest, found.st_size) if found is not None and regular else b""
+def _diff(dest: str, old: _Old | None, content: _Content) -> str:
+    before = old.data if old is not None else b""
     if before is None or content.data is None:
         return f"{dest}: too long to show\n"
-    return unified(before if regular else None, content.data, dest)
+    return unified(before if old is not None else None, content.data, dest)
 
 
 def _write_beside(seen: _Comparison, content: _Content) -> str:
@@ -233,9 +260,8 @@ def _take_over(descriptor: int, seen: _Comparison) -> None:
     mode = _NEW_MODE
     if old is not None:
         mode = stat.S_IMODE(old.st_mode)
-        for name in os.listxattr(seen.dest):
-            if name.startswith(_KEPT_XATTRS):
-                os.setxattr(descriptor, name, os.getxattr(seen.dest, name))
+        for name, value in seen.xattrs.items():
+            os.setxattr(descriptor, name, value)
     if seen.want.mode:
         mode = modes.resolve(seen.want.mode, mode, directory=False, umask=UMASK)
     os.chmod(descriptor, mode)
@@ -280,19 +306,19 @@ def _result(seen: _Comparison, context: Context, backup: str) -> dict[str, Any]:
     return result
 
 
-def _short(path: str, size: int) -> bytes | None:
-    if size > LIMIT:
-        return None
-    with open(path, "rb") as file:
-        return file.read(LIMIT)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read(file: io.BufferedReader) -> _Old:
+    status = os.fstat(file.fileno())
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    xattrs = {}
+    for name in os.listxattr(file.fileno()):
+        if name.startswith(_KEPT_XATTRS):
+            xattrs[name] = os.getxattr(file.fileno(), name)
+    data = file.read(LIMIT) if status.st_size <= LIMIT else None
+    return _Old(status=status, sha256=digest, data=data, xattrs=xattrs)
 
 
 def _sha1(path: str) -> str:
     """What Ansible calls `checksum`."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from hawse_agent.errors import InputError, TaskFailed
+from hawse_agent.linux import files
 from hawse_agent.provision import users
 from hawse_agent.provision.file import expand
 from hawse_agent.provision.item import Context, ItemPlan, Tell
@@ -91,7 +92,7 @@ def _there(path: str, pattern: re.Pattern[bytes] | None) -> bool:
     if pattern is None:
         return os.path.exists(path)
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path, follow=True) as file:
             return pattern.search(file.read()) is not None
     except FileNotFoundError:
         return False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hawse_agent.errors import InputError, NotFound, TaskFailed
-from hawse_agent.provision import Context
+from hawse_agent.provision import Context, attributes
 
 Make = Callable[..., Any]
 
@@ -130,6 +130,33 @@ def test_a_secret_shows_nowhere(task: Make, tmp_path: Path, context: Context) ->
     assert plan.diff == ""
     assert [(c.old, c.new) for c in plan.changes] == [("(hidden)", "(hidden)")]
     assert "diff" not in copy.apply()
+
+
+def test_a_fifo_in_place_of_a_file_holds_nothing_up(
+    task: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is put there after the look that says what is there."""
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(TaskFailed, match="special file"):
+        task("copy", dest=tmp_path / "f", content="x").apply()
+    with pytest.raises(match="no regular file"):
+        task("copy", src=tmp_path / "f", remote_src=True, dest=tmp_path / "g").apply()
+    (tmp_path / "file").write_text("old")
+    before = (tmp_path / "file").stat()
+    monkeypatch.setattr(attributes, "look", lambda path, follow=False: before)
+    with pytest.raises(match="no regular file"):
+        task("copy", dest=tmp_path / "f", content="x").apply()
+
+
+def test_a_link_in_place_of_a_file_is_not_read(
+    task: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    (tmp_path / "f").symlink_to("secret")
+    before = (tmp_path / "secret").stat()
+    monkeypatch.setattr(attributes, "look", lambda path, follow=False: before)
+    with pytest.raises(TaskFailed, match="symbolic links"):
+        task("copy", dest=tmp_path / "f", content="x", follow=False).apply()
 
 
 def test_a_missing_directory_may_still_be_made_by_an_earlier_task(task: Make, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -106,3 +107,9 @@ def test_a_plan_knows_nothing(task: Make) -> None:
 def test_arguments_that_cannot_be_meant_are_refused_when_planned(task: Make, args: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         task("wait_for", **args).plan()
+
+
+def test_a_fifo_is_not_waited_in(task: Make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(match="no regular file"):
+        task("wait_for", path=tmp_path / "f", search_regex="x", **SOON).apply()
