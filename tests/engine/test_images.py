@@ -375,7 +375,9 @@ def test_load_what_skopeo_made(place: Place, oci: Path, overlay: Path, kind: str
     kind = kind.replace("oci-zstd", "oci-archive")
     skopeo("copy", *more, f"oci:{oci}:one", f"{kind}:{target}:team/app:1")
     with target.open("rb") as stream:
-        assert archive.load(stream, place.store) == ["Loaded image: team/app:1"]
+        assert [archive.told(image) for image in archive.load(stream, place.store)] == [
+            "Loaded image: team/app:1"
+        ]
     image = place.store.get("team/app:1")
     check_rootfs(place, image, overlay, place.root / "bundle")
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from hawse_agent.cgroups import Base, Cgroup, Stats, Tree
 from hawse_agent.engine import names, resolve
+from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import Live, Waiter
@@ -84,7 +85,7 @@ class Containers:
         self._images = images
         self._networks = networks
         self._volumes = volumes
-        self._events = events
+        self._announce = Announcer(events)
         self._watcher = watcher
         self._guard = threading.Lock()
         self._records: dict[str, ContainerRecord] = {}
@@ -149,11 +150,19 @@ class Containers:
     def stats(self, reference: str) -> Stats:
         return self._cgroups.open(self.record(reference).id).stats()
 
-    def pids(self, reference: str) -> Sequence[int]:
+    def top(self, reference: str) -> Sequence[int]:
+        """Its processes, as this PID namespace numbers them; raises Conflict when it has none."""
         view = self.get(reference)
         if not view.state.running:
             raise Conflict(f"Container {view.id} is not running")
-        return self._cgroups.open(view.id).pids()
+        if view.state.status == "restarting":
+            raise Conflict(f"Container {view.id} is restarting, wait until the container is running")
+        try:
+            pids = self._cgroups.open(view.id).pids()
+        except (NotFound, FileNotFoundError):  # it has just ended
+            raise Conflict(f"Container {view.id} is not running") from None
+        self._publish("top", view.record)
+        return pids
 
     def logs(
         self,
@@ -314,7 +323,6 @@ class Containers:
             self._save(replace(self._records[record.id], desired="stopped"))
         with self.asking(record.id) as shim:
             shim.signal(number)
-        self._publish("kill", record, signal=str(number))
 
     def pause(self, reference: str) -> None:
         record = self.record(reference)
@@ -409,6 +417,7 @@ class Containers:
                     return False
                 kept = PendingAttach(client=client.dup(), options=options, head=head)
                 self._pending.setdefault(record.id, []).append(kept)
+                self._publish("attach", record)
                 return True
         try:
             self.reach(record.id).attach(client, options, head)
@@ -418,8 +427,10 @@ class Containers:
         return True
 
     def resize(self, reference: str, height: int, width: int) -> None:
-        with self.asking(self.record(reference).id) as shim:
+        record = self.record(reference)
+        with self.asking(record.id) as shim:
             shim.resize(height, width)
+        self._publish("resize", record, height=str(height), width=str(width))
 
     def check_executable(self, container_id: str) -> None:
         """Raises Conflict when nothing can be executed in it now."""
@@ -567,8 +578,8 @@ class Containers:
                 health=HealthView(status="starting") if config.health is not None else None,
             )
         )
+        self._announce.started(record, lease.networks)
         self._watcher.add(record.id, started.watch, self._on_event)
-        self._publish("start", record)
 
     def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
         directory = self._paths.container(record.id)
@@ -716,6 +727,12 @@ class Containers:
             self._publish("oom", record)
         elif kind in ("paused", "unpaused"):
             live.change(status="paused" if kind == "paused" else "running")
+        elif kind == "signalled":
+            self._publish("kill", record, signal=str(event["signal"]))
+        elif kind == "detached":
+            self._publish("detach", record)
+        elif kind == "exec_detached":
+            self._publish("exec_detach", record, execID=event["exec"])
         elif kind == "exec_exited":
             self._publish("exec_die", record, execID=event["exec"], exitCode=str(event["exit_code"]))
         elif kind == "gone":
@@ -723,7 +740,8 @@ class Containers:
 
     def _exited(self, record: ContainerRecord, live: Live, event: dict[str, Any]) -> None:
         status = "restarting" if event.get("restarting") else "exited"
-        self._publish("die", record, exitCode=str(event["exit_code"]))
+        lasted = max(0.0, event["finished_at"] - live.state.started_at)
+        self._publish("die", record, exitCode=str(event["exit_code"]), execDuration=str(int(lasted)))
         live.exited(
             status=live.state.status if status == "exited" else status,
             exit_code=event["exit_code"],
@@ -734,7 +752,7 @@ class Containers:
 
     def _gone(self, record: ContainerRecord, live: Live, state: dict[str, Any]) -> None:
         """The shim has cleaned up and left: addresses and ports are free again."""
-        self._networks.release(record.id)
+        self._announce.let_go(record, self._networks.release(record.id))
         live.apply_shim(state)
         if record.spec.auto_remove:
             threading.Thread(target=self._auto_remove, args=(record, live), daemon=True).start()
@@ -750,15 +768,18 @@ class Containers:
         if watch is not None:  # it lives, and only the stream was lost
             self._watcher.add(record.id, watch, self._on_event)
             return
-        self._networks.release(record.id)
+        freed = self._networks.release(record.id)
+        now = time.time()
+        lasted = max(0.0, now - live.state.started_at)
+        self._publish("die", record, exitCode="137", execDuration=str(int(lasted)))
+        self._announce.let_go(record, freed)
         live.exited(
             status="exited",
             exit_code=137,
-            finished_at=time.time(),
+            finished_at=now,
             pid=0,
             error="the container's supervisor was killed",
         )
-        self._publish("die", record, exitCode="137")
 
         def follow_up() -> None:
             with live.lock:
@@ -835,12 +856,7 @@ class Containers:
             self._records[record.id] = record
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
-        self._events.publish(
-            "container",
-            action,
-            record.id,
-            {**record.spec.labels, "image": record.spec.image, "name": record.spec.name, **attributes},
-        )
+        self._announce.container(action, record, **attributes)
 
 
 def _status_after_failure(state: ContainerState) -> Literal["created", "exited"]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.names import new_id
@@ -38,7 +39,7 @@ class Executions:
     def __init__(self, *, paths: Paths, containers: Containers, events: EventBus) -> None:
         self._paths = paths
         self._containers = containers
-        self._events = events
+        self._announce = Announcer(events)
         self._lock = threading.Lock()
         self._known: dict[str, _Execution] = {}
 
@@ -155,6 +156,6 @@ class Executions:
 
     def _publish(self, action: str, execution: _Execution) -> None:
         record = self._containers.record(execution.container)
-        command = " ".join(execution.process.argv)
-        attributes = {"execID": execution.id, "name": record.spec.name, "image": record.spec.image}
-        self._events.publish("container", f"{action}: {command}", record.id, attributes)
+        program, *arguments = execution.process.argv
+        command = f"{program} {' '.join(arguments)}"  # with the space that Docker leaves after a lone program
+        self._announce.container(f"{action}: {command}", record, execID=execution.id)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from hawse_agent.engine.events import EventBus
 from hawse_agent.images import archive, reference, registry
-from hawse_agent.images.store import Image, ImageStore
+from hawse_agent.images.store import Image, ImageStore, Pruned
 from hawse_agent.spec.records import ContainerRecord
 
 Progress = Callable[[dict[str, Any]], None]
@@ -59,7 +59,10 @@ class Images:
     def load(self, stream: BinaryIO) -> Sequence[str]:
         """`docker load`: returns the lines to show."""
         with self._adding:
-            return archive.load(stream, self.store)
+            images = archive.load(stream, self.store)
+        for image in images:
+            self._published("load", image)
+        return [archive.told(image) for image in images]
 
     def import_tarball(
         self, stream: BinaryIO, ref: str, changes: Iterable[str] = (), message: str = ""
@@ -72,7 +75,8 @@ class Images:
     def pull(self, ref: str, progress: Progress, auth: dict[str, Any] | None = None) -> Image:
         with self._adding:
             image = registry.pull(ref, self.store, auth, progress)
-        self._published("pull", image)
+        name = reference.familiar(ref)
+        self._events.publish("image", "pull", name, {**image.config.labels, "name": name.rpartition(":")[0]})
         return image
 
     def save(self, names: Iterable[str]) -> Iterator[bytes]:
@@ -83,22 +87,33 @@ class Images:
     def tag(self, name: str, ref: str) -> None:
         image = self.store.get(name)
         self.store.tag(image.id, ref)
-        self._events.publish("image", "tag", image.id, {"name": ref})
+        self._published("tag", image, reference.familiar(ref))
 
     def remove(self, name: str, *, force: bool = False) -> Sequence[dict[str, str]]:
         """`[{"Untagged": …}, {"Deleted": …}]`; raises Conflict while a container uses it."""
         with self._adding:
+            image = self.store.get(name)
             removed = self.store.remove(name, force=force, in_use=self.users)
         for entry in removed:
-            if "Deleted" in entry:
-                self._events.publish("image", "delete", entry["Deleted"], {"name": name})
-            else:
-                self._events.publish("image", "untag", entry["Untagged"], {"name": entry["Untagged"]})
+            if "Untagged" in entry:
+                self._published("untag", image)
+            elif entry["Deleted"] == image.id:
+                self._published("delete", image)
         return removed
+
+    def prune(self, *, every: bool) -> Pruned:
+        """Remove unused images without a name, or `every` unused one."""
+        with self._adding:
+            known = {image.id: image for image in self.store.list()}
+            pruned = self.store.prune(in_use=self.users, every=every)
+        for entry in pruned.removed:
+            if entry.get("Deleted") in known:
+                self._published("delete", known[entry["Deleted"]])
+        return pruned
 
     def users(self, image_id: str) -> builtins.list[str]:
         """Ids of the containers made from this image."""
         return [record.id for record in self._containers() if record.image_id == image_id]
 
-    def _published(self, action: str, image: Image) -> None:
-        self._events.publish("image", action, image.id, {"name": ", ".join(image.repo_tags) or image.id})
+    def _published(self, action: str, image: Image, name: str = "") -> None:
+        self._events.publish("image", action, image.id, {**image.config.labels, "name": name or image.id})

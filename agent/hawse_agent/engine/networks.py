@@ -186,10 +186,10 @@ class Networks:
         self._manager.publish(lease.ports)
         return list(lease.reserved)
 
-    def release(self, container_id: str) -> None:
-        """Give back what a run held; harmless when it holds nothing."""
+    def release(self, container_id: str) -> Sequence[NetworkRecord]:
+        """Give back what a run held, and return the networks that it was on; none when it holds nothing."""
         with self._lock:
-            self._give_back(container_id)
+            return self._give_back(container_id)
 
     def renamed(self, record: ContainerRecord, old: str) -> None:
         """Answer for the container's new name instead of `old`."""
@@ -250,14 +250,15 @@ class Networks:
             raise NotFound(f"network {reference} not found")
         return matches[0]
 
-    def _give_back(self, container_id: str) -> None:
+    def _give_back(self, container_id: str) -> Sequence[NetworkRecord]:
         endpoints, ports = self._state.endpoints(container_id), self._state.ports(container_id)
         if not endpoints and not ports:
-            return
+            return ()
         self._manager.unpublish(ports)
         self._manager.detach(endpoints)
         self._manager.dns_forget(container_id)
         self._state.delete_lease(container_id)
+        return [self._records[e.network] for e in endpoints if e.network in self._records]
 
     def _add_predefined(self, name: str) -> None:
         if name == DEFAULT_NETWORK:

@@ -36,8 +36,8 @@ _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.n
 # -- load ----------------------------------------------------------------------------------------
 
 
-def load(stream: Readable, store: ImageStore) -> list[str]:
-    """Make the images of an archive; returns the lines to show. What fails leaves no blob behind.
+def load(stream: Readable, store: ImageStore) -> list[Image]:
+    """Make the images of an archive. What fails leaves no blob behind.
 
     Raises InputError for what is no archive of images, ProtocolError for damaged data, OutOfSpace.
     """
@@ -45,9 +45,9 @@ def load(stream: Readable, store: ImageStore) -> list[str]:
     try:
         unpacked.receive(stream)
         if "manifest.json" in unpacked.files:
-            return [_loaded(image) for image in _docker_images(unpacked, store)]
+            return list(_docker_images(unpacked, store))
         if "index.json" in unpacked.files:
-            return [_loaded(image) for image in _oci_images(unpacked, store)]
+            return list(_oci_images(unpacked, store))
         raise InputError(
             "this is no archive of images: it has neither manifest.json nor index.json",
             hint="a root directory becomes an image by import",
@@ -159,7 +159,8 @@ def _names(entry: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in found[:1]]
 
 
-def _loaded(image: Image) -> str:
+def told(image: Image) -> str:
+    """What `docker load` shows of it."""
     if not image.repo_tags:
         return f"Loaded image ID: {image.id}"
     return "\n".join(f"Loaded image: {tag}" for tag in image.repo_tags)

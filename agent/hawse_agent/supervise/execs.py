@@ -41,16 +41,20 @@ class Execution:
 
 
 class Executions:
-    """`exited(id, exit_code)` is called when a process has ended and its output is with its client."""
+    """`exited(id, exit_code)` is called when a process has ended and its output is with its client,
+    `detached(id)` when its client has typed the keys that let go."""
 
     def __init__(
         self,
         loop: Loop,
         children: Children,
+        *,
         exited: Callable[[str, int], None],
+        detached: Callable[[str], None],
         when_quiet: Callable[[], None],
     ) -> None:
-        self._loop, self._children, self._exited, self._when_quiet = loop, children, exited, when_quiet
+        self._loop, self._children, self._when_quiet = loop, children, when_quiet
+        self._exited, self._detached = exited, detached
         self._known: dict[str, Execution] = {}
 
     def start(
@@ -72,6 +76,7 @@ class Executions:
             stdin_once=True,
             log=None,
             when_quiet=self._when_quiet,
+            detached=lambda: self._detached(exec_id),
         )
         try:
             entered = enter(host.config, host.pid, host.pidfd, process, own.stdio)

@@ -82,7 +82,13 @@ class Shim:
         self._state = State()
         self._log = LogWriter(Path(config.log_path), config.log)
         self._streams = self._new_streams()
-        self._executions = Executions(self._loop, self._children, self._exec_exited, self._maybe_leave)
+        self._executions = Executions(
+            self._loop,
+            self._children,
+            exited=self._exec_exited,
+            detached=lambda exec_id: self._tell("exec_detached", exec=exec_id),
+            when_quiet=self._maybe_leave,
+        )
         self._backoff = Backoff()
         self._watchers: list[Lines] = []
         self._requests: list[Lines] = []
@@ -355,6 +361,7 @@ class Shim:
             stdin_once=process.stdin_once,
             log=self._log,
             when_quiet=self._maybe_leave,
+            detached=lambda: self._tell("detached"),
         )
 
     # stop, signals, pause
@@ -378,6 +385,7 @@ class Shim:
             self._kill()
             return
         self._signal(number)
+        self._tell("signalled", signal=number)
         self._thaw()
         if grace > 0:
             if self._deadline is not None:
@@ -386,6 +394,7 @@ class Shim:
 
     def _kill(self) -> None:
         self._signal(signal.SIGKILL)
+        self._tell("signalled", signal=int(signal.SIGKILL))
         self._thaw()
 
     def _shut_down(self, wake: int) -> None:
@@ -567,6 +576,7 @@ class Shim:
         if number in (signal.SIGKILL, self._config.stop_signal):
             self._stopped = True  # somebody wants it to end: the policy has nothing to say
         self._signal(number)
+        self._tell("signalled", signal=number)
         if number == signal.SIGKILL:
             self._thaw()
 

@@ -138,6 +138,7 @@ class Client:
             self._watch()
         if detached:
             self._reads = False
+            self._owner.detached()
             self.finish()
 
     def _flush(self) -> None:
@@ -205,7 +206,8 @@ class Client:
 
 
 class ProcessStreams:
-    """Of one run of one process. `when_quiet` is called whenever the last client has left."""
+    """Of one run of one process. `when_quiet` is called whenever the last client has left, `detached` when
+    one has typed the keys that let go."""
 
     def __init__(
         self,
@@ -216,8 +218,10 @@ class ProcessStreams:
         stdin_once: bool,
         log: Sink | None,
         when_quiet: Callable[[], None] = lambda: None,
+        detached: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop, self._tty, self._log, self._when_quiet = loop, tty, log, when_quiet
+        self.detached = detached
         self._stdin_once = stdin_once
         self._clients: list[Client] = []
         self._open: dict[int, Stream] = {}

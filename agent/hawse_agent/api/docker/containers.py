@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from hawse_agent.api.docker import views
+from hawse_agent.api.docker import processes, views
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.images import check_platform
@@ -147,12 +147,8 @@ class Containers:
         return self._engine.executions.inspect(execution).running
 
     def top(self, request: Request) -> Response:
-        """From /proc, with the columns of `ps -ef`; other columns are refused."""
-        if request.query.text("ps_args", "-ef") not in ("-ef", ""):
-            raise NotSupported("ps_args other than -ef are not supported by hawse-agent")
-        processes = [row for pid in self._containers.pids(request.params["id"]) if (row := _process(pid))]
-        titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-        return Response(json={"Titles": titles, "Processes": processes})
+        pids = self._containers.top(request.params["id"])
+        return Response(json=processes.table(pids, request.query.text("ps_args")))
 
     def stats(self, request: Request) -> Response:
         view = self._containers.get(request.params["id"])
@@ -208,6 +204,7 @@ class Containers:
                     continue
                 removed.append(view.id)
                 reclaimed += size
+        self._engine.events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
         return Response(json={"ContainersDeleted": removed or None, "SpaceReclaimed": reclaimed})
 
     # changing
@@ -294,27 +291,6 @@ def _condition(text: str) -> Literal["not-running", "next-exit", "removed"]:
         if text == known:
             return known
     raise InputError(f'invalid condition: "{text}"')
-
-
-def _process(pid: int) -> list[str] | None:
-    """A row of `ps -ef`; None when the process has ended."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        with open(f"/proc/{pid}/cmdline", "rb") as raw:
-            command = raw.read().replace(b"\0", b" ").decode(errors="replace").strip()
-        with open(f"/proc/{pid}/comm") as file:
-            name = file.read().strip()
-        owner = os.stat(f"/proc/{pid}").st_uid
-        with open("/proc/stat") as file:
-            booted = next(int(line.split()[1]) for line in file if line.startswith("btime"))
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    ticks = os.sysconf("SC_CLK_TCK")
-    started = datetime.fromtimestamp(booted + int(fields[19]) / ticks).strftime("%H:%M")
-    seconds = (int(fields[11]) + int(fields[12])) // ticks
-    spent = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return [str(owner), str(pid), fields[1], "0", started, "?", spent, command or f"[{name}]"]
 
 
 def _stats_json(view: ContainerView, now: Stats, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _refuse(what: str) -> Callable[[Request], Response]:
 
 class Images:
     def __init__(self, engine: Engine) -> None:
-        self._images = engine.images
+        self._images, self._events = engine.images, engine.events
 
     def list(self, request: Request) -> Response:
         filters = Filters(
@@ -133,7 +133,8 @@ class Images:
 
     def prune(self, request: Request) -> Response:
         filters = Filters(request.query.json("filters"), ("dangling",))
-        pruned = self._images.store.prune(in_use=self._images.users, every=not filters.flag("dangling", True))
+        pruned = self._images.prune(every=not filters.flag("dangling", True))
+        self._events.publish("image", "prune", "", {"reclaimed": str(pruned.reclaimed)})
         return Response(
             json={"ImagesDeleted": list(pruned.removed) or None, "SpaceReclaimed": pruned.reclaimed}
         )

@@ -31,6 +31,7 @@ def routes(router: Router, engine: Engine) -> None:
 class Networks:
     def __init__(self, engine: Engine) -> None:
         self._networks, self._containers = engine.networks, engine.containers
+        self._events = engine.events
 
     def list(self, request: Request) -> Response:
         filters = Filters(
@@ -118,6 +119,7 @@ class Networks:
                 except (Conflict, NotFound):  # taken or removed in the meantime
                     continue
                 removed.append(record.name)
+        self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return Response(json={"NetworksDeleted": removed or None})
 
     def _referred(self, record: NetworkRecord) -> bool:

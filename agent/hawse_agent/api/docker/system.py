@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hawse_agent import __version__
@@ -21,7 +21,7 @@ from hawse_agent.errors import InputError, NotSupported
 
 _BEAT = 10.0
 """Seconds between two looks at whether a client of `/events` is still there."""
-_EVENT_FILTERS = ("type", "event", "container", "image", "network", "volume", "label", "scope")
+_EVENT_FILTERS = ("type", "event", "container", "image", "network", "volume", "label", "scope", "daemon")
 _USES = ("container", "image", "volume", "build-cache")
 
 
@@ -202,21 +202,28 @@ def routes(router: Router, engine: Engine) -> None:
 def _wanted(event: Event, filters: Filters) -> bool:
     name = event.attributes.get("name", "")
     action = event.action.partition(":")[0]
-    if not filters.one("type", event.kind) or not filters.one("scope", "local"):
+    if not filters.one("type", event.kind) or not filters.one("scope", "local") or "daemon" in filters:
         return False
     if not filters.labels(event.attributes):
         return False
     if filters.values("event") and not {event.action, action} & set(filters.values("event")):
         return False
-    for kind in ("container", "image", "network", "volume"):
-        wanted = filters.values(kind)
-        if not wanted:
-            continue
-        image = event.attributes.get("image", "") if kind == "image" else ""
-        same = event.kind == kind and any(w == name or event.id.startswith(w) for w in wanted)
-        if not same and image not in wanted:
+    if "image" in filters and not _of_image(event, filters.values("image")):
+        return False
+    for kind in ("container", "network", "volume"):
+        wanted = tuple(filters.values(kind))
+        if wanted and not (event.kind == kind and (name.startswith(wanted) or event.id.startswith(wanted))):
             return False
     return True
+
+
+def _of_image(event: Event, wanted: Sequence[str]) -> bool:
+    """Of an image or of a container made from it; with or without the tag."""
+    name = event.attributes.get("name" if event.kind == "image" else "image", "")
+    known = {name, name.rpartition(":")[0] or name}
+    if event.kind == "image":
+        known |= {event.id, event.id.rpartition(":")[0]}
+    return bool(known & set(wanted))
 
 
 def _architecture() -> str:

@@ -51,7 +51,9 @@ def routes(router: Router, engine: Engine) -> None:
     def prune(request: Request) -> Response:
         filters = Filters(request.query.json("filters"), ("all",))
         removed = volumes.prune(named=filters.flag("all", False))
-        return Response(json={"VolumesDeleted": list(removed), "SpaceReclaimed": sum(removed.values())})
+        reclaimed = sum(removed.values())
+        engine.events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
+        return Response(json={"VolumesDeleted": list(removed), "SpaceReclaimed": reclaimed})
 
     router.add("GET", "/volumes", listing)
     router.add("POST", "/volumes/create", create)

@@ -308,10 +308,14 @@ def test_tag_and_untag(store: ImageStore) -> None:
 def test_load_docker_archive(store: ImageStore, paths: Paths) -> None:
     configuration = config([sha256(BASE), sha256(TOP)], Cmd=["x"])
     data = imagefiles.docker_archive([(configuration, [BASE, TOP], ["a:1", "b:2"])])
-    assert archive.load(io.BytesIO(gzip.compress(data)), store) == ["Loaded image: a:1\nLoaded image: b:2"]
+    assert [archive.told(image) for image in archive.load(io.BytesIO(gzip.compress(data)), store)] == [
+        "Loaded image: a:1\nLoaded image: b:2"
+    ]
     assert store.get("b:2").id == sha256(configuration)
     assert kept(paths) == (4, 2, 0), "manifest.json is not kept"
-    assert archive.load(io.BytesIO(data), store) == ["Loaded image: a:1\nLoaded image: b:2"]
+    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+        "Loaded image: a:1\nLoaded image: b:2"
+    ]
     assert kept(paths) == (4, 2, 0)
 
 
@@ -341,7 +345,9 @@ def test_load_oci_with_nested_index_and_compressed_layers(store: ImageStore) -> 
     ).encode()
     top = descriptor(nested, imagefiles.INDEX, annotations={"org.opencontainers.image.ref.name": "nested:1"})
     data = imagefiles.oci_archive([top], [layer, configuration, document, other, foreign, nested])
-    assert archive.load(io.BytesIO(data), store) == ["Loaded image: nested:1"]
+    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+        "Loaded image: nested:1"
+    ]
     assert store.get("nested:1").id == sha256(configuration)
     assert not store.blobs.has(sha256(foreign))
 
@@ -359,7 +365,9 @@ def test_load_follows_links_between_layers(store: ImageStore) -> None:
             ).encode(),
         ),
     )
-    assert archive.load(io.BytesIO(data), store) == [f"Loaded image ID: {sha256(configuration)}"]
+    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+        f"Loaded image ID: {sha256(configuration)}"
+    ]
 
 
 @pytest.mark.parametrize(
