@@ -84,11 +84,12 @@ def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
     from hawse_agent.api.audit import Audit
     from hawse_agent.api.router import Router
     from hawse_agent.api.server import Server
+    from hawse_agent.engine import settings
     from hawse_agent.engine.engine import Engine
 
     privilege.set_title(f"hawse-agent: daemon {paths.instance}".rstrip())
     _raise_limit()
-    engine = Engine(paths, zygote, bundle=launch.bundle())
+    engine = Engine(paths, zygote, settings=settings.read(paths.config), bundle=launch.bundle())
     router = Router()
     server = Server(paths.socket, router, Audit(paths.audit), version=__version__)
     docker.routes(router, engine)

@@ -29,6 +29,7 @@ from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import Live, Waiter
 from hawse_agent.engine.networks import Lease, Networks
+from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
 from hawse_agent.engine.volumes import Volumes
@@ -67,6 +68,7 @@ class Containers:
         self,
         *,
         paths: Paths,
+        settings: Settings,
         state: State,
         zygote: Zygote,
         cgroup_base: Base,
@@ -78,6 +80,7 @@ class Containers:
         watcher: shim_client.Watcher,
     ) -> None:
         self._paths = paths
+        self._settings = settings
         self._state = state
         self._zygote = zygote
         self._cgroup_base = codec.dumps(cgroup_base)
@@ -596,6 +599,7 @@ class Containers:
                 namespaces=namespaces,
                 cgroup_base=self._cgroup_base,
                 hard_nofile=self._hard_nofile,
+                init=self._settings.init,
             ),
         )
         etc = directory / "etc"

@@ -19,6 +19,7 @@ from hawse_agent.engine.networks import Networks
 from hawse_agent.engine.observe import Observer
 from hawse_agent.engine.program import Program
 from hawse_agent.engine.report import host_report
+from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.stacks import Stacks
 from hawse_agent.engine.state import State
 from hawse_agent.engine.volumes import Volumes
@@ -39,8 +40,9 @@ MIN_API_VERSION = "1.41"
 class Engine:
     """Made once per daemon, after the zygote was forked. `recover` before the socket is opened."""
 
-    def __init__(self, paths: Paths, zygote: Zygote, *, bundle: str = "") -> None:
+    def __init__(self, paths: Paths, zygote: Zygote, *, settings: Settings, bundle: str = "") -> None:
         self.paths = paths
+        self.settings = settings
         self.zygote = zygote
         self.started = time.time()
         self.bundle = bundle
@@ -66,6 +68,7 @@ class Engine:
         )
         self.containers = Containers(
             paths=paths,
+            settings=settings,
             state=self.state,
             zygote=zygote,
             cgroup_base=self.cgroup_base,

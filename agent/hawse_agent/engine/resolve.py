@@ -56,6 +56,8 @@ class Surroundings:
     namespaces: Namespaces
     cgroup_base: str
     hard_nofile: int
+    init: bool = False
+    """Whether a container that does not say gets an init."""
 
 
 def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         readonly_paths=() if spec.privileged else READONLY_PATHS,
         seccomp="unconfined" if spec.privileged else spec.seccomp,
         sysctls=spec.sysctls,
-        init=spec.init,
+        init=_has_init(spec, around),
         cgroup=record.id,
         cgroup_base=around.cgroup_base,
         resources=with_swap(spec.resources),
@@ -172,6 +174,11 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         run_dir=str(paths.shim(record.id)),
         auto_remove=spec.auto_remove,
     )
+
+
+def _has_init(spec: ContainerSpec, around: Surroundings) -> bool:
+    """Only in a PID namespace of its own: in another's there is an init already."""
+    return (around.init if spec.init is None else spec.init) and around.namespaces.pid == "new"
 
 
 def with_swap(resources: Resources) -> Resources:

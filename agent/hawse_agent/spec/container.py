@@ -165,7 +165,8 @@ class ContainerSpec:
     devices: tuple[Device, ...] = ()
     shm_size: int = 64 * 1024 * 1024
     oom_score_adj: int = 0
-    init: bool = False
+    init: bool | None = None
+    """Whether PID 1 is an init of ours; None: as the host's agent.toml says."""
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""

@@ -505,7 +505,7 @@ class Service(Strict):
     ] = {}
     shm_size: Size = 64 * 1024 * 1024
     oom_score_adj: Annotated[Int, Field(ge=-1000, le=1000)] = 0
-    init: Bool = False
+    init: Bool | None = None
     tty: Bool = False
     stdin_open: Bool = False
     logging: Logging = Logging()

@@ -94,7 +94,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         devices=_devices(host.objects("Devices")),
         shm_size=host.number("ShmSize") or _SHM,
         oom_score_adj=host.number("OomScoreAdj"),
-        init=host.flag("Init"),
+        init=host.flag("Init") if host.given("Init") else None,
         pid_mode=host.text("PidMode"),
         ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
         uts_mode=host.text("UTSMode"),
