@@ -154,8 +154,10 @@ def test_facts(site: Site) -> None:
 
 def test_ps(site: Site) -> None:
     heading, one, two = site.out("-H web ps").splitlines()
-    assert heading.split()[:3] == ["HOST", "CONTAINER", "IMAGE"]
-    assert one.split()[:3] == ["web1", "app", "bb:1"] and two.split()[:3] == ["web2", "app", "bb:1"]
+    assert heading.split()[:3] == ["HOST", "CONTAINER", "ID"]
+    for host, line in (("web1", one), ("web2", two)):
+        assert (line.split()[0], line.split()[2], line.split()[-1]) == (host, "bb:1", "app")
+    assert site.out("-H web ps --format '{{.Host}} {{.Names}}'") == "web1 app\nweb2 app\n"
     assert "HOST" not in site.out("-H web1 ps")
     assert len(site.out("-H web1 ps -q").strip()) == 12
 

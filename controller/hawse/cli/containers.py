@@ -1,9 +1,8 @@
-"""`ps`, `logs`, `exec`: containers of this machine, or of the hosts that -H names."""
+"""`logs`, `exec`: containers of this machine, or of the hosts that -H names."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -13,76 +12,13 @@ from typing import Any
 
 from hawse.cli import terminal
 from hawse.cli.context import Context, Place
-from hawse.cli.hosts import HostOutput, Output, ask, each, worst
+from hawse.cli.hosts import HostOutput, Output, each, worst
 from hawse.cli.verb import Verb
 from hawse.fleet.client import demultiplex
 from hawse.fleet.stream import Stream
-from hawse.report.text import age, columns
 from hawse_agent.errors import InputError, ProtocolError, Unreachable
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-def _ps_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-a", "--all", action="store_true", help="those that do not run, too")
-    parser.add_argument("-q", "--quiet", action="store_true", help="ids only")
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="as docker's: name=, status=, …",
-    )
-
-
-def _ps(context: Context, options: argparse.Namespace) -> int:
-    filters: dict[str, list[str]] = {}
-    for text in options.filter:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--filter {text}: expected KEY=VALUE")
-        filters.setdefault(key, []).append(value)
-    places = context.places()
-    found, code = ask(context, places, lambda agent: agent.containers(all=options.all, filters=filters))
-    if context.options.json:
-        context.print(json.dumps(found, indent=2))
-        return code
-    if options.quiet:
-        for containers in found.values():
-            for container in containers:
-                context.print(container["Id"][:12])
-        return code
-    several = len(places) > 1
-    rows = [
-        (*((name,) if several else ()), *_row(container))
-        for name, containers in found.items()
-        for container in containers
-    ]
-    headings = ("container", "image", "command", "created", "status", "ports", "id")
-    context.print(columns((*(("host",) if several else ()), *headings), rows))
-    return code
-
-
-def _row(container: dict[str, Any]) -> tuple[str, ...]:
-    command = container["Command"]
-    return (
-        ", ".join(name.removeprefix("/") for name in container["Names"]),
-        container["Image"],
-        command if len(command) <= 30 else f"{command[:29]}…",
-        f"{age(time.time() - container['Created'])} ago",
-        container["Status"],
-        ", ".join(dict.fromkeys(_port(port) for port in container["Ports"])),
-        container["Id"][:12],
-    )
-
-
-def _port(port: dict[str, Any]) -> str:
-    inner = f"{port['PrivatePort']}/{port['Type']}"
-    if not port.get("PublicPort"):
-        return inner
-    address = port.get("IP", "")
-    outer = f"[{address}]" if ":" in address else address
-    return f"{outer}:{port['PublicPort']}->{inner}"
 
 
 def _logs_arguments(parser: argparse.ArgumentParser) -> None:
@@ -237,7 +173,6 @@ def _variable(text: str, context: Context) -> tuple[str, str]:
 
 
 VERBS = (
-    Verb(name="ps", help="list containers", arguments=_ps_arguments, run=_ps),
     Verb(name="logs", help="show what a container has said", arguments=_logs_arguments, run=_logs),
     Verb(name="exec", help="run a command in a container", arguments=_exec_arguments, run=_exec),
 )

@@ -1,0 +1,45 @@
+"""`hawse` in this process against an agent's socket: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from hawse.cli.main import main
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal to write to."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def hawse(
+    socket: Path, *words: str, code: int | None = 0, input: bytes = b"", terminal: bool = False
+) -> Done:
+    """`code` None allows every exit code."""
+    kind = Terminal if terminal else io.TextIOWrapper
+    streams = [kind(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    stdin = io.TextIOWrapper(io.BytesIO(input), encoding="utf-8")
+    with (
+        mock.patch.dict("os.environ", {"HAWSE_SOCKET": str(socket)}),
+        mock.patch("sys.stdin", stdin),
+        contextlib.redirect_stdout(streams[0]),
+        contextlib.redirect_stderr(streams[1]),
+    ):
+        ended = main(words)
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    assert "Traceback" not in err
+    assert code is None or ended == code, f"hawse {' '.join(words)} ended with {ended}: {out}{err}"
+    return Done(code=ended, stdout=out, stderr=err)
