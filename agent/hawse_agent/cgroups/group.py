@@ -78,6 +78,10 @@ class Cgroup(ABC):
         for path in self.paths:
             files.write(f"{path}/cgroup.procs", str(pid))
 
+    def enter(self) -> None:
+        """Move the calling process, which has one thread, into it."""
+        self.add(0)
+
     def open_for_clone(self) -> int | None:
         """An owned fd to create a process inside it, which spares the kernel's slow move; None on v1."""
         return None

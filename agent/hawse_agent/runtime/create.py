@@ -61,13 +61,12 @@ class Spawned:
         return self._cgroup if self._cgroup is not None else self._tree.open(self._config.cgroup)
 
     def prepare(self) -> None:
-        """Make the cgroup with its limits, move PID 1 into it, and hear that all mounts are done. Moving the
-        first process of a while takes the kernel 10 ms: call this before waiting for the network.
-        Raises StartFailed and what `Tree.create` raises, and then all is undone."""
+        """Make the cgroup with its limits and hear that PID 1 is in it and has made all its mounts: call this
+        before waiting for the network. Raises StartFailed and what `Tree.create` raises, and then all is
+        undone."""
         try:
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
-                self._cgroup.add(self.pid)
             self._parent.cgroup()
             ready = self._parent.wait_until_ready()
         except BaseException:

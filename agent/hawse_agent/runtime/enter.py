@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from typing import NoReturn
 
-from hawse_agent.cgroups import Base, Tree
+from hawse_agent.cgroups import Base, Cgroup, Tree
 from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, process
@@ -57,6 +57,7 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
             _run(
                 process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
                 pidfd,
+                cgroup if base.version == 1 else None,  # on v2 it was born inside
             )
     except ProcessLookupError as error:
         ours.close()
@@ -70,9 +71,6 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
     parent = handshake.ParentEnd(ours, _PATIENCE)
     console: int | None = None
     try:
-        if base.version == 1:
-            cgroup.add(cloned.pid)
-        parent.cgroup()
         ready = parent.wait_until_ready()
         console = ready.console
         parent.go()
@@ -96,14 +94,15 @@ def _kill(cloned: Cloned) -> None:
         os.waitpid(cloned.pid, os.WNOHANG)
 
 
-def _run(child: process.Child, container: int) -> NoReturn:
+def _run(child: process.Child, container: int, cgroup: Cgroup | None) -> NoReturn:
     try:
         child.step = "start a session"
         process.start_session()  # not dumpable before it can be seen from inside (CVE-2016-9962)
+        child.step = "enter the cgroup"
+        if cgroup is not None:
+            cgroup.enter()
         child.step = "enter the namespaces"
         namespace.setns(container, _NAMESPACES)
-        child.step = "enter the cgroup"
-        child.shim.wait_for_cgroup()
         child.step = "find the user"
         process.find_user(child)
         child.step = "connect standard streams"

@@ -2,8 +2,8 @@
 
     shim                               child
      │  clone ──────────────────────────▶│ mounts
-     │  makes the cgroup, moves it in    │
-     │  "cgroup" ───────────────────────▶│ own cgroup namespace, /sys/fs/cgroup, pivot_root …
+     │  makes the cgroup                 │
+     │  "cgroup" ───────────────────────▶│ enters it, own cgroup namespace, /sys/fs/cgroup, pivot_root …
      │◀──────────────────── ready + tty  │ waits
      │  "go" ───────────────────────────▶│ seccomp, capabilities, execve
      │◀──────────────────── end of file  │ (the pair is CLOEXEC: it worked)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from hawse_agent.cgroups import Base
+from hawse_agent.cgroups import Base, Tree
 from hawse_agent.linux import mount, namespace, privilege, tree
 from hawse_agent.runtime import console, devices, mounts, process, rootfs
 from hawse_agent.spec.runtime import RuntimeConfig
@@ -104,6 +104,8 @@ def _make_devices(init: Init) -> None:
 
 def _enter_cgroup_namespace(init: Init) -> None:
     init.shim.wait_for_cgroup()
+    if init.base.version == 1:  # on v2 it was born inside
+        Tree(init.base).open(init.config.cgroup).enter()
     namespace.unshare(namespace.CLONE_NEWCGROUP)
     if not init.targets & {"/sys", "/sys/fs/cgroup"}:
         mounts.mount_cgroups(
