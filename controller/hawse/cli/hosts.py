@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, TypeVar
 
 from hawse.cli.context import Context, Place
 from hawse.fleet import pool
+from hawse_agent.errors import HawseError, InputError, ProtocolError, Unreachable
 
 if TYPE_CHECKING:
     from hawse.fleet.client import AgentClient
 
 R = TypeVar("R")
+
+Act = Callable[["AgentClient", str], str | None]
+"""Does one thing to what a name stands for; gives what to print about it."""
+_Attempt = tuple[str | None, HawseError | None]
 
 
 def each(context: Context, places: Sequence[Place], work: Callable[[Place], R]) -> tuple[dict[str, R], int]:
@@ -53,6 +58,71 @@ def ask(
 ) -> tuple[dict[str, R], int]:
     """`each`, with a client of the agent there."""
     return each(context, places, lambda place: question(context.at(place)))
+
+
+def every(
+    context: Context,
+    names: Sequence[str],
+    act: Act,
+    *,
+    at_once: int = 1,
+    places: Sequence[Place] | None = None,
+) -> int:
+    """Does `act` to each of `names` at each place, `at_once` of them at a time, and prints what it returns.
+
+    What an agent refuses is said, and the others go on: then the exit code is 1, as docker's.
+    """
+    places = context.places()
+    output = Output(context, [place.name for place in places])
+
+    def work(place: Place) -> int:
+        agent, code = context.at(place), 0
+        with output.of(place.name) as writer:
+            for said, error in _attempts(agent, names, act, min(at_once, len(names))):
+                if error is not None:
+                    refused(context, error, place if len(places) > 1 else None)
+                    code = 1
+                elif said is not None:
+                    writer.write(1, f"{said}\n".encode())
+        return code
+
+    return worst(*each(context, places, work))
+
+
+def _attempts(agent: AgentClient, names: Sequence[str], act: Act, at_once: int) -> Iterator[_Attempt]:
+    """In the order of the names."""
+
+    def one(name: str) -> _Attempt:
+        with agent.second() as channel:
+            return _attempt(channel, name, act)
+
+    if at_once <= 1:
+        for name in names:
+            yield _attempt(agent, name, act)
+        return
+    for outcome in pool.run(names, one, forks=at_once).hosts:
+        if outcome.error is not None:
+            raise outcome.error
+        if outcome.value is not None:
+            yield outcome.value
+
+
+def _attempt(agent: AgentClient, name: str, act: Act) -> _Attempt:
+    """What came of it; what keeps us from asking for anything more is raised."""
+    try:
+        if not name.strip("/"):
+            raise InputError("the name of a container cannot be empty")
+        return act(agent, name), None
+    except (Unreachable, ProtocolError):
+        raise
+    except HawseError as error:
+        return None, error
+
+
+def refused(context: Context, error: HawseError, place: Place | None) -> None:
+    """Says what an agent has refused; `place` where there are several."""
+    head = f"hawse: {error.message}" if place is None else error.at(place.name).message
+    context.warn("\n  ".join([head, *error.hint.splitlines()]))
 
 
 def worst(codes: dict[str, int], code: int) -> int:

@@ -30,6 +30,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "status": ("status", "facts"),
     "report": ("report",),
     "ps": ("ps",),
+    "lifecycle": ("stop", "restart", "kill", "pause", "unpause", "wait", "rename", "rm"),
     "containers": ("logs", "exec"),
     "volume": ("volume ls", "volume backup", "volume restore"),
     "image": ("image ls", "image import", "image send", "image rm"),

@@ -278,7 +278,7 @@ class AgentClient:
         return list(self.json("GET", f"{DOCKER}/containers/json", query=query))
 
     def container(self, name: str) -> Json:
-        return _mapping(self.json("GET", f"{DOCKER}/containers/{_quote(name)}/json"))
+        return _mapping(self.json("GET", f"{container_path(name)}/json"))
 
     def logs(
         self,
@@ -295,7 +295,7 @@ class AgentClient:
         query: dict[str, str | bool] = {"stdout": True, "stderr": True, "follow": follow, "tail": tail}
         query |= {"timestamps": timestamps}
         query |= {key: value for key, value in (("since", since), ("until", until)) if value}
-        path = f"{DOCKER}/containers/{_quote(name)}/logs"
+        path = f"{container_path(name)}/logs"
         with self.open("GET", path, query=query) as response:
             if follow:
                 response.timeout = None
@@ -319,7 +319,7 @@ class AgentClient:
         body["Env"] = [f"{key}={value}" for key, value in (environment or {}).items()]
         if console:
             body["ConsoleSize"] = list(console)
-        path = f"{DOCKER}/containers/{_quote(name)}/exec"
+        path = f"{container_path(name)}/exec"
         return str(_mapping(self.json("POST", path, data=body))["Id"])
 
     def exec_start(self, exec_id: str, *, tty: bool = False) -> tuple[Stream, bytes]:
@@ -331,6 +331,10 @@ class AgentClient:
 
     def exec_inspect(self, exec_id: str) -> Json:
         return _mapping(self.json("GET", f"{DOCKER}/exec/{_quote(exec_id)}/json"))
+
+
+def container_path(name: str) -> str:
+    return f"{DOCKER}/containers/{_quote(name)}"
 
 
 def demultiplex(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ costs the stream, and the next request opens another.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -42,6 +43,13 @@ class Response:
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
+
+    def json(self) -> Any:
+        body = self.read()
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise ProtocolError(f"{self._connection.name}: an answer is not JSON: {body[:200]!r}") from error
 
     def close(self) -> None:
         self._connection.finish(self._ended)
