@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import stat
@@ -14,6 +15,18 @@ from hawse_agent.linux import libc
 
 MAX_SOCKET_PATH = 107
 _RENAME_EXCHANGE = 2
+_OF_THE_KERNEL = frozenset(
+    {
+        *(0x9FA0, 0x62656572),  # proc, sysfs
+        *(0x27E0EB, 0x63677270),  # cgroup, cgroup2
+        *(0x1CD1, 0x19800202),  # devpts, mqueue
+        *(0x64626720, 0x74726163, 0x73636673),  # debugfs, tracefs, securityfs
+        *(0x62656570, 0x65735543, 0x6165676C),  # configfs, fusectl, pstore
+        *(0xCAFE4A11, 0x42494E4D, 0x6E736673),  # bpf, binfmt_misc, nsfs
+        *(0xDE5E81E4, 0xF97CFF8C, 0x43415D53),  # efivarfs, selinuxfs, smackfs
+        0x67596969,  # rpc_pipefs
+    }
+)
 
 
 def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
@@ -43,6 +56,13 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = False) -> Buffe
         file.close()
         raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
     return file
+
+
+def is_of_the_kernel(fd: int) -> bool:
+    """Whether it lies on a file system that holds no files but shows the kernel: /proc, /sys and the like."""
+    status = (ctypes.c_ulong * 32)()
+    libc.syscall("fstatfs", fd, status)
+    return status[0] & 0xFFFFFFFF in _OF_THE_KERNEL
 
 
 @contextlib.contextmanager

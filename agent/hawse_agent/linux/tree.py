@@ -14,6 +14,7 @@ import stat
 from hawse_agent.linux import libc
 
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 O_PATH = os.O_PATH | os.O_CLOEXEC
 
@@ -25,9 +26,11 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_in(root_fd: int, path: str, flags: int = O_PATH) -> int:
-    """Open `path` below `root_fd`; links are followed inside the tree only. Returns an owned fd."""
-    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True) -> int:
+    """Open `path` below `root_fd`; links are followed inside the tree only, or not at all (ELOOP). Returns
+    an owned fd."""
+    resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
     name = os.fsencode(path) or b"."
     for _ in range(_TRIES):
         try:
@@ -46,6 +49,41 @@ def make_in(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> i
         return open_in(root_fd, path)
     except FileNotFoundError:
         return _walk(root_fd, path, directory=directory, mode=mode)
+
+
+def follow(root_fd: int, path: str) -> str:
+    """The absolute path that `path` stands for, its last link followed too; what is not there stays as it is
+    written. Raises OSError (ELOOP)."""
+    pending, done = _components(path), list[str]()
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == "..":
+            del done[-1:]
+            continue
+        target = _link(root_fd, "/".join((*done, name)))
+        if target is None:
+            done.append(name)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, f"{path}: {os.strerror(errno.ELOOP)}")
+        if target.startswith("/"):
+            done.clear()
+        pending += _components(target)
+    return "/" + "/".join(done)
+
+
+def _link(root_fd: int, path: str) -> str | None:
+    """Where the link at `path` points; None when there is something else, or nothing."""
+    try:
+        fd = open_in(root_fd, path, O_PATH | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
 
 
 def _walk(root_fd: int, path: str, *, directory: bool, mode: int) -> int:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from pathlib import Path
 
-from hawse_agent.linux import mount, namespace, tree
+from hawse_agent.linux import apart, mount, tree
 
-_OPTIONS = "index=off,redirect_dir=nofollow,metacopy=off"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _PIECE = 1 << 24
 _LEFT_OUT = ("trusted.overlay.", "security.selinux")
 
@@ -63,37 +60,13 @@ def _open_root(layers: tuple[Path, ...], point: Path) -> int:
     """The layers as one tree; one layer alone is that tree already. Returns an owned fd."""
     if len(layers) == 1:
         return os.open(layers[0], _DIRECTORY)
-    opened: list[int] = []
-    failures: list[BaseException] = []
 
-    def work() -> None:
-        try:
-            opened.append(_stack(layers, point))
-        except BaseException as error:
-            failures.append(error)
+    def stacked() -> int:
+        apart.own_mounts()
+        apart.stack([str(layer) for layer in layers], str(point), flags=mount.MS_RDONLY)
+        return mount.clone(str(point))
 
-    # In a thread of its own: mount namespace and working directory change for this thread alone.
-    worker = threading.Thread(target=work, name="overlay")
-    worker.start()
-    worker.join()
-    if failures:
-        raise failures[0]
-    return opened[0]
-
-
-def _stack(layers: tuple[Path, ...], point: Path) -> int:
-    namespace.unshare(namespace.CLONE_NEWNS)
-    mount.mount("none", "/", None, mount.MS_REC | mount.MS_PRIVATE)
-    fds = [os.open(layer, _PATH) for layer in layers]
-    try:
-        # Numbers of opened directories: 500 layers fit into the one page of options, and need no quoting.
-        os.chdir("/proc/self/fd")
-        lower = ":".join(map(str, fds))
-        mount.mount("overlay", str(point), "overlay", mount.MS_RDONLY, f"lowerdir={lower},{_OPTIONS}")
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return mount.clone(str(point))
+    return apart.in_thread(stacked)
 
 
 class _Copier:

@@ -1,0 +1,281 @@
+"""Writes an opened directory as a tar stream: pax headers with extended attributes (ACLs are such), hard
+links, sparse files in GNU's format 1.0, numbers for owners; directories before what is in them.
+
+The tree may be in use, by who is not trusted: no link is followed, nothing but a regular file is ever opened,
+and what changes meanwhile becomes a warning. File systems of the kernel (/proc, /sys) are empty here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Generator, Iterator
+
+from hawse_agent.linux import files, tree
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+_PIECE = 1 << 20
+_MAX_OCTAL = 8**11
+_MAX_ID = 8**7
+_NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP)
+_LEFT_OUT = "security.selinux"
+"""A label of this machine's policy."""
+_LETTERS = {stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_IFIFO: b"6"}
+
+
+class TarWriter:
+    """Entries of one archive, piece by piece; `END` is the caller's to write. OSError comes through."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        self._warnings = warnings
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def directory(self, root: int, prefix: bytes) -> Generator[bytes, None, None]:
+        """An opened directory with all that is in it. `prefix` is put before each name, and is the name of
+        the directory itself, which has no entry when that is empty."""
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            shown = os.fsdecode(prefix) + path
+            try:
+                fd = tree.open_in(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, links=False)
+            except (FileNotFoundError, NotADirectoryError):
+                self._removed(shown)
+                continue
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link by now
+                    raise
+                self._removed(shown)
+                continue
+            try:
+                if shown:
+                    name = os.fsencode(shown if shown.endswith("/") else f"{shown}/")
+                    yield _header(name, os.fstat(fd), b"5", xattrs=_xattrs(fd))
+                inside = f"{path}/" if path else ""
+                below = yield from self._inside(fd, prefix + os.fsencode(inside))
+            finally:
+                os.close(fd)
+            pending += [inside + name for name in reversed(below)]
+
+    def entry(self, directory: int, name: str, as_name: bytes) -> Generator[bytes, None, None]:
+        """One thing in an opened directory, that is none itself."""
+        fd = self._open(directory, name, os.fsdecode(as_name))
+        if fd is not None:
+            try:
+                yield from self._entry(fd, as_name, os.fstat(fd))
+            finally:
+                os.close(fd)
+
+    def _inside(self, directory: int, prefix: bytes) -> Generator[bytes, None, list[str]]:
+        """Entries of a directory; returns the names of those below it that are directories themselves."""
+        below: list[str] = []
+        if files.is_of_the_kernel(directory):
+            return below
+        device = os.fstat(directory).st_dev
+        for name in sorted(os.listdir(directory)):
+            encoded = prefix + os.fsencode(name)
+            fd = self._open(directory, name, os.fsdecode(encoded))
+            if fd is None:
+                continue
+            try:
+                status = os.fstat(fd)
+                if stat.S_ISDIR(status.st_mode):
+                    below.append(name)
+                elif status.st_dev == device or not files.is_of_the_kernel(fd):
+                    yield from self._entry(fd, encoded, status)
+            finally:
+                os.close(fd)
+        return below
+
+    def _open(self, directory: int, name: str, shown: str) -> int | None:
+        """What the name stands for at this moment: it may be another thing at the next."""
+        try:
+            return os.open(name, tree.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+        except FileNotFoundError:
+            self._removed(shown)
+            return None
+
+    def _entry(self, fd: int, name: bytes, status: os.stat_result) -> Iterator[bytes]:
+        kind = stat.S_IFMT(status.st_mode)
+        key = (status.st_dev, status.st_ino)
+        if status.st_nlink > 1 and key in self._links:
+            yield _header(name, status, b"1", link=self._links[key])
+            return
+        itself = f"/proc/self/fd/{fd}"
+        if kind == stat.S_IFREG:
+            opened = os.open(itself, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                yield from self._file(opened, name)
+            finally:
+                os.close(opened)
+        elif kind == stat.S_IFSOCK:
+            self._warnings.append(f"{os.fsdecode(name)}: socket ignored")
+            return
+        else:
+            link = os.fsencode(os.readlink("", dir_fd=fd)) if kind == stat.S_IFLNK else b""
+            yield _header(name, status, _LETTERS[kind], link=link, xattrs=_xattrs(itself))
+        if status.st_nlink > 1:
+            self._links[key] = name
+
+    def _file(self, fd: int, name: bytes) -> Iterator[bytes]:
+        status = os.fstat(fd)
+        xattrs = _xattrs(fd)
+        segments = [(0, status.st_size)]
+        if status.st_blocks * BLOCK < status.st_size and (found := _segments(fd, status.st_size)) != segments:
+            segments = found
+            numbers = [len(segments), *(number for segment in segments for number in segment)]
+            table = b"".join(b"%d\n" % number for number in numbers)
+            table += bytes(-len(table) % BLOCK)
+            stored = len(table) + sum(size for _, size in segments)
+            yield _header(name, status, b"0", size=stored, sparse=True, xattrs=xattrs)
+            yield table
+        else:
+            yield _header(name, status, b"0", size=status.st_size, xattrs=xattrs)
+        stored = 0
+        for offset, size in segments:
+            yield from _data(fd, offset, size)
+            stored += size
+        if stored % BLOCK:
+            yield bytes(-stored % BLOCK)
+        after = os.fstat(fd)
+        if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            self._warnings.append(f"{os.fsdecode(name)}: file changed as we read it")
+
+    def _removed(self, shown: str) -> None:
+        self._warnings.append(f"{shown}: removed before it was read")
+
+
+def _data(fd: int, offset: int, size: int) -> Iterator[bytes]:
+    """Exactly `size` bytes, since the header has promised them: zeros when the file became shorter."""
+    end = offset + size
+    while offset < end:
+        data = os.pread(fd, min(_PIECE, end - offset), offset)
+        if not data:
+            data = bytes(min(_PIECE, end - offset))
+        offset += len(data)
+        yield data
+
+
+def _segments(fd: int, size: int) -> list[tuple[int, int]]:
+    """(offset, length) of what is stored. The file may end in a hole: then an empty segment stands there."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start < size:
+            found.append((start, at - start))
+    if at < size or not found:
+        found.append((size, 0))
+    return found
+
+
+def _xattrs(target: int | str) -> dict[str, bytes]:
+    """Of an opened file, or of what a path in /proc/self/fd stands for, a link itself included."""
+    found = {}
+    try:
+        for name in sorted(os.listxattr(target)):
+            if name != _LEFT_OUT:
+                found[name] = os.getxattr(target, name)
+    except OSError as error:
+        if error.errno not in (*_NO_XATTRS, errno.ENODATA):
+            raise
+    return found
+
+
+def _header(
+    name: bytes,
+    status: os.stat_result,
+    letter: bytes,
+    *,
+    size: int = 0,
+    link: bytes = b"",
+    sparse: bool = False,
+    xattrs: dict[str, bytes] | None = None,
+) -> bytes:
+    """One entry's header, with a pax header before it for what the old fields cannot hold."""
+    records: list[tuple[bytes, bytes]] = []
+    if sparse:
+        records += [
+            (b"GNU.sparse.major", b"1"),
+            (b"GNU.sparse.minor", b"0"),
+            (b"GNU.sparse.name", name),
+            (b"GNU.sparse.realsize", b"%d" % status.st_size),
+        ]
+        name = b"./GNUSparseFile.0/" + name.rpartition(b"/")[2]
+    if len(name) > 100:
+        records.append((b"path", name))
+    if len(link) > 100:
+        records.append((b"linkpath", link))
+    seconds, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
+    if fraction or not 0 <= seconds < _MAX_OCTAL:
+        records.append((b"mtime", _decimal_time(status.st_mtime_ns)))
+    for key, number, limit in (
+        (b"uid", status.st_uid, _MAX_ID),
+        (b"gid", status.st_gid, _MAX_ID),
+        (b"size", size, _MAX_OCTAL),
+    ):
+        if number >= limit:
+            records.append((key, b"%d" % number))
+    for attribute, value in (xattrs or {}).items():
+        records.append((b"SCHILY.xattr." + os.fsencode(attribute), value))
+    device = status.st_rdev if letter in (b"3", b"4") else 0
+    block = _block(
+        name[:100],
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid if status.st_uid < _MAX_ID else 0,
+        gid=status.st_gid if status.st_gid < _MAX_ID else 0,
+        size=size if size < _MAX_OCTAL else 0,
+        mtime=min(max(seconds, 0), _MAX_OCTAL - 1),
+        letter=letter,
+        link=link[:100],
+        device=device,
+    )
+    if not records:
+        return block
+    data = b"".join(_record(key, value) for key, value in records)
+    ahead = b"PaxHeaders/" + name.rstrip(b"/").rpartition(b"/")[2]
+    pax = _block(ahead[:100], mode=0o644, uid=0, gid=0, size=len(data), mtime=0, letter=b"x")
+    return pax + data + bytes(-len(data) % BLOCK) + block
+
+
+def _block(
+    name: bytes,
+    *,
+    mode: int,
+    uid: int,
+    gid: int,
+    size: int,
+    mtime: int,
+    letter: bytes,
+    link: bytes = b"",
+    device: int = 0,
+) -> bytes:
+    head = b"%-100b%07o\0%07o\0%07o\0%011o\0%011o\0" % (b"", mode, uid, gid, size, mtime)
+    head = name.ljust(100, b"\0") + head[100:]
+    tail = letter + link.ljust(100, b"\0") + b"ustar\x0000" + bytes(64)
+    tail += b"%07o\0%07o\0" % (os.major(device), os.minor(device))
+    tail = tail.ljust(BLOCK - 156, b"\0")
+    total = sum(head) + 8 * 0x20 + sum(tail)
+    return head + b"%06o\0 " % total + tail
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where the length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    if len(str(length)) != len(str(rest)):
+        length = rest + len(str(length))
+    return b"%d %b=%b\n" % (length, key, value)
+
+
+def _decimal_time(ns: int) -> bytes:
+    sign, ns = (b"-", -ns) if ns < 0 else (b"", ns)
+    return b"%b%d.%09d" % (sign, ns // 1_000_000_000, ns % 1_000_000_000)
