@@ -80,6 +80,10 @@ def _dispatch(command: str, options: dict[str, str]) -> int:
         from hawse_agent import dial
 
         return dial.main(root)
+    if command in ("zygote", "daemon"):
+        from hawse_agent.linux import sealed
+
+        sealed.ensure()
     if command == "zygote":
         from hawse_agent import zygote_main
 

@@ -42,6 +42,15 @@ def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True)
     raise OSError(errno.EAGAIN, f"{path}: keeps changing while it is opened")
 
 
+def open_absolute(path: str, flags: int = O_PATH) -> int:
+    """`open_in` this process's own root. Owned fd."""
+    root = os.open("/", O_PATH | os.O_DIRECTORY)
+    try:
+        return open_in(root, path, flags)
+    finally:
+        os.close(root)
+
+
 def make_in(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> int:
     """Open `path` below `root_fd`, making what is missing: directories, and a file at the end unless
     `directory`. Returns an owned O_PATH fd."""

@@ -97,7 +97,7 @@ def _kill(cloned: Cloned) -> None:
 def _run(child: process.Child, container: int, cgroup: Cgroup | None) -> NoReturn:
     try:
         child.step = "start a session"
-        process.start_session()  # not dumpable before it can be seen from inside (CVE-2016-9962)
+        process.start_session(child)  # not dumpable before it can be seen from inside (CVE-2016-9962)
         child.step = "enter the cgroup"
         if cgroup is not None:
             cgroup.enter()

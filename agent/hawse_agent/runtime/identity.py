@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hawse_agent.errors import InputError
-from hawse_agent.linux import privilege
+from hawse_agent.linux import privilege, tree
 from hawse_agent.spec.container import Ulimit
 
 _MAX_FILE = 16 * 1024 * 1024
+_MAX_LINE = 1024 * 1024
+_MAX_ID = (1 << 31) - 1
 
 _RLIMITS = {
     name: number
@@ -90,7 +92,8 @@ def set_rlimits(limits: Sequence[Ulimit]) -> list[str]:
 
 
 def set_oom_score(value: int) -> list[str]:
-    """/proc of any kind must still be mounted; returns a warning when the host does not allow it."""
+    """Through the host's own /proc, before the container's mounts are there: one of theirs might lead the
+    write to another file (CVE-2025-52881). Returns a warning when the host does not allow it."""
     fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     try:
         if int(os.read(fd, 16)) != value:
@@ -136,64 +139,72 @@ def _smaller(one: int, other: int) -> int:
 
 def _resolve_uid(user: str) -> tuple[int, int, str, str]:
     """uid, gid, home and name; the latter two are empty when no entry matches."""
-    number = int(user) if user.isdecimal() else None
+    number = _number(user)
     by_number = None
     for fields in _entries("/etc/passwd", 7):
-        if not (fields[2].isdecimal() and fields[3].isdecimal()):
+        uid, gid = _number(fields[2]), _number(fields[3])
+        if uid is None or gid is None:
             continue
-        found = (int(fields[2]), int(fields[3]), fields[5], fields[0])
         if fields[0] == user:
-            return found
-        if number is not None and found[0] == number and by_number is None:
-            by_number = found
+            return _checked_id(uid), _checked_id(gid), fields[5], fields[0]
+        if uid == number and by_number is None:
+            by_number = (_checked_id(uid), _checked_id(gid), fields[5], fields[0])
     if by_number is not None:
         return by_number
     if number is None:
         raise InputError(f"unable to find user {user}: no matching entries in passwd file")
-    return _checked_id(number, user), 0, "", ""
+    return _checked_id(number), 0, "", ""
 
 
 def _resolve_gid(group: str) -> int:
-    number = int(group) if group.isdecimal() else None
+    number = _number(group)
     for name, gid, _ in _groups():
         if name == group:
-            return gid
+            return _checked_id(gid)
     if number is None:
         raise InputError(f"unable to find group {group}: no matching entries in group file")
-    return _checked_id(number, group)
+    return _checked_id(number)
 
 
-def _checked_id(number: int, text: str) -> int:
-    if number >= 1 << 31:
-        raise InputError(f"uids and gids must be in range 0-2147483647, not {text}")
+def _number(text: str) -> int | None:
+    """Long ones are cut: they are out of range, too."""
+    return int(text[:20]) if text.isascii() and text.isdigit() else None
+
+
+def _checked_id(number: int) -> int:
+    """2**32 - 1 would mean "leave it as it is": root."""
+    if number > _MAX_ID:
+        raise InputError(f"uids and gids must be in range 0-{_MAX_ID}")
     return number
 
 
 def _groups() -> Iterator[tuple[str, int, list[str]]]:
     for fields in _entries("/etc/group", 4):
-        if fields[2].isdecimal():
-            yield fields[0], int(fields[2]), fields[3].split(",")
+        gid = _number(fields[2])
+        if gid is not None:
+            yield fields[0], gid, fields[3].split(",")
 
 
 def _entries(path: str, count: int) -> Iterator[list[str]]:
-    for line in _read_untrusted(path).splitlines():
+    for line in _lines(path):
         fields = line.strip().split(":")
         if not line.startswith("#") and len(fields) >= count - 1:
             yield fields + [""] * (count - len(fields))
 
 
-def _read_untrusted(path: str) -> str:
-    """An image may have a FIFO, a device or a giant file there; a missing one is empty."""
+def _lines(path: str) -> Iterator[str]:
+    """An image may have a FIFO, a device, a giant file or a link to a descriptor of ours there; a missing one
+    is empty."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = tree.open_absolute(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
-        return ""
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
+        return
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InputError(f"{path} of the container is not a regular file")
-        if status.st_size > _MAX_FILE:
-            raise InputError(f"{path} of the container is larger than {_MAX_FILE} bytes")
-        return os.read(fd, status.st_size).decode(errors="surrogateescape")
-    finally:
-        os.close(fd)
+        left = _MAX_FILE
+        while line := file.readline(_MAX_LINE):
+            left -= len(line)
+            if left < 0 or len(line) == _MAX_LINE:
+                raise InputError(f"{path} of the container is longer, or has a line longer, than is sensible")
+            yield line.decode(errors="surrogateescape")

@@ -58,8 +58,8 @@ def run(init: Init) -> NoReturn:
     os._exit(1)
 
 
-def _start_session(_: Init) -> None:
-    process.start_session()
+def _start_session(init: Init) -> None:
+    process.start_session(init)
 
 
 def _join_namespaces(init: Init) -> None:

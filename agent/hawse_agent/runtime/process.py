@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hawse_agent.errors import HawseError, NotFound
-from hawse_agent.linux import libc, privilege, seccomp
+from hawse_agent.linux import libc, privilege, seccomp, tree
 from hawse_agent.runtime import console, identity
 from hawse_agent.runtime.handshake import ChildEnd
 from hawse_agent.spec.runtime import ProcessConfig
@@ -20,6 +20,7 @@ from hawse_agent.spec.runtime import ProcessConfig
 NOT_FOUND, NOT_EXECUTABLE, ENGINE = 127, 126, 125
 
 _CLOSE_RANGE_CLOEXEC = 4
+_MAX_INTERPRETERS, _FIRST_LINE = 5, 256  # as the kernel has them
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
@@ -54,6 +55,8 @@ class Child:
     env: dict[str, str] = field(default_factory=dict)
     master: int | None = None
     in_directory: bool = True
+    own_program: tuple[int, int] = (0, 0)
+    """Device and inode of what we are ourselves running from."""
 
 
 def report(child: Child, error: BaseException) -> None:
@@ -71,9 +74,13 @@ def report(child: Child, error: BaseException) -> None:
     os._exit(1)
 
 
-def start_session() -> None:
-    """Out of the shim's session and signal handling; memory and fds hidden from who shares the namespaces."""
+def start_session(child: Child) -> None:
+    """Out of the shim's session and signal handling; memory and fds hidden from who shares the namespaces.
+    And what needs the host's own /proc: the container's may be forged."""
     privilege.set_dumpable(False)
+    program = os.stat("/proc/self/exe")
+    child.own_program = program.st_dev, program.st_ino
+    child.warnings += identity.set_oom_score(child.process.oom_score_adj)
     signal.set_wakeup_fd(-1)
     for (
         number
@@ -97,7 +104,6 @@ def find_user(child: Child) -> None:
 
 
 def set_limits(child: Child) -> None:
-    child.warnings += identity.set_oom_score(child.process.oom_score_adj)
     child.warnings += identity.set_rlimits(child.process.rlimits)
 
 
@@ -124,7 +130,7 @@ def connect(child: Child) -> None:
 def enter_directory(child: Child) -> None:
     """Tried again as the user, who may be able to where a root without capabilities is not."""
     try:
-        os.chdir(child.process.cwd)
+        _change_directory(child.process.cwd)
     except PermissionError:
         child.in_directory = False
     except OSError as error:
@@ -142,7 +148,7 @@ def confine(child: Child) -> None:
     identity.drop_bounding_set(child.process.capabilities)
     identity.become(child.user, child.process.capabilities)
     if not child.in_directory:
-        os.chdir(child.process.cwd)
+        _change_directory(child.process.cwd)
     if not os.getcwd().startswith("/"):  # "(unreachable)": a leaked fd of the host (CVE-2024-21626)
         raise ExecFailed("current working directory is outside of container mount namespace root", ENGINE)
     os.umask(0o022)
@@ -154,6 +160,8 @@ def execute(child: Child) -> None:
     """Never returns: the program runs, or ExecFailed."""
     argv0 = child.process.argv[0]
     path = find_program(argv0, child.env)
+    if _leads_to(path, child.own_program):
+        raise ExecFailed(f'exec: "{argv0}": permission denied: it supervises the container', NOT_EXECUTABLE)
     privilege.die_with_parent()
     if not child.shim.parent_lives():
         os._exit(ENGINE)
@@ -203,6 +211,40 @@ def _check_program(argv0: str, path: str) -> None:
         raise ExecFailed(f'exec: "{argv0}": is a directory', NOT_EXECUTABLE)
     if not os.access(path, os.X_OK, effective_ids=True):
         raise ExecFailed(f'exec: "{argv0}": permission denied', NOT_EXECUTABLE)
+
+
+def _leads_to(path: str, program: tuple[int, int]) -> bool:
+    """Whether `path`, or the interpreter that it names, is that file: /proc/self/exe is ours until the exec
+    (CVE-2019-5736). What cannot be read here is left to the exec: `linux.sealed` protects the file itself."""
+    for _ in range(_MAX_INTERPRETERS):
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) == program:
+                return True
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            first = os.read(fd, _FIRST_LINE)
+            os.close(fd)
+        except OSError:
+            return False
+        words = first.partition(b"\n")[0][2:].split(maxsplit=1)
+        if not first.startswith(b"#!") or not words:
+            return False
+        path = os.fsdecode(words[0])
+    return False
+
+
+def _change_directory(path: str) -> None:
+    """No link to a descriptor is followed: one of ours might be a directory of the host (CVE-2024-21626)."""
+    try:
+        fd = tree.open_absolute(path, tree.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), path) from error
+    try:
+        os.fchdir(fd)
+    finally:
+        os.close(fd)
 
 
 def _copy(fd: int | None) -> int:

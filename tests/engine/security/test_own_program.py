@@ -1,0 +1,168 @@
+"""The agent runs from the host's interpreter: out of reach of what it starts (CVE-2019-5736)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support import imagefiles, probes
+from tests.support.agent import AgentUnderTest
+
+from hawse_agent.linux import sealed
+
+INTERPRETERS = sorted({sys.executable, probes.PYTHON})
+
+TELL = """\
+import os, sys
+from hawse_agent.linux import sealed
+print(sealed.is_sealed(), sys.executable, os.stat("/proc/self/exe").st_nlink > 0)
+sys.stdout.close()
+os.open("/proc/self/exe", os.O_RDONLY)  # whoever waits for us finds it under /proc
+os.read(0, 1)
+"""
+
+
+def processes(agent: AgentUnderTest) -> Iterator[Path]:
+    """Daemon, zygote, name server and shims, below /proc."""
+    for line in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+        yield Path("/proc", line)
+    yield Path(f"/proc/{agent.pid}")
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (path / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if title.startswith((b"hawse-shim: ", b"hawse-agent: names")):
+            yield path
+
+
+def refusal(path: Path | str) -> int:
+    """The errno of opening it for writing and writing nothing that was not there."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or 0
+    try:
+        os.pwrite(fd, os.pread(fd, 1, 0), 0)
+    except OSError as error:
+        return error.errno or 0
+    finally:
+        os.close(fd)
+    return 0
+
+
+def test_all_processes_run_from_a_sealed_copy(agent: AgentUnderTest) -> None:
+    agent.client.containers.run(probes.IMAGE, ["sleep", "1000"], detach=True, name="victim")
+    agent.client.containers.get("victim").exec_run("true")
+    seen = 0
+    for process in set(processes(agent)):
+        assert refusal(process / "exe") == errno.EROFS, (process / "cmdline").read_bytes()
+        seen += 1
+    assert seen >= 3
+
+
+@pytest.mark.parametrize("interpreter", INTERPRETERS)
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [(sealed.overlay, errno.EROFS), (sealed.memfd, errno.EPERM)],
+    ids=["overlay", "memfd"],
+)
+def test_a_sealed_copy_cannot_be_written_once_it_has_ended(
+    interpreter: str, way: object, expected: int
+) -> None:
+    """While it runs the kernel refuses anyway; who holds it open waits for the end."""
+    assert callable(way)
+    fd = way(os.path.realpath(interpreter))
+    command = [interpreter, "-c", TELL]
+    package = str(Path(sealed.__file__).parents[2])
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(writer, 1)
+            os.execve(fd, command, {"PYTHONPATH": package})
+        finally:
+            os._exit(1)
+    os.close(writer)
+    held = -1
+    try:
+        with open(reader) as output:
+            assert output.readline().split()[:2] == ["True", interpreter]
+            held = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        os.close(fd)
+    try:
+        assert refusal(f"/proc/self/fd/{held}") == expected
+    finally:
+        os.close(held)
+
+
+def test_where_no_overlay_can_be_had_it_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> int:
+        raise OSError(errno.EINVAL, "too many of them")
+
+    monkeypatch.setattr(sealed, "WAYS", (refuse, sealed.memfd))
+    fd = sealed.seal()
+    try:
+        assert os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:hawse-agent")
+    finally:
+        os.close(fd)
+
+
+def test_a_process_that_cannot_be_sealed_does_not_try_for_ever() -> None:
+    code = "from hawse_agent.linux import sealed; sealed.is_sealed = lambda: False; sealed.ensure()"
+    package = str(Path(sealed.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": package}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "cannot be run from a sealed copy" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def hostile(daemon: AgentUnderTest) -> str:
+    """An image whose programs are what /proc/self/exe is at the moment of the exec."""
+    layer = imagefiles.tar(
+        imagefiles.directory("proc"),
+        imagefiles.symlink("link", "/proc/self/exe"),
+        imagefiles.symlink("thread", "/proc/thread-self/exe"),
+        imagefiles.entry("script", b"#!/proc/self/exe\n", mode=0o755),
+        imagefiles.entry("spaced", b"#! \t/link -c pass\n", mode=0o755),
+        imagefiles.entry("nested", b"#!/script\n", mode=0o755),
+    )
+    config = imagefiles.config([imagefiles.sha256(layer)])
+    archive = imagefiles.docker_archive([(config, [layer], ["hostile:exe"])])
+    daemon.client.images.load(archive)
+    return "hostile:exe"
+
+
+@pytest.mark.parametrize("program", ["/link", "/thread", "/script", "/spaced", "/nested", "/proc/self/exe"])
+def test_an_image_cannot_have_it_executed(agent: AgentUnderTest, hostile: str, program: str) -> None:
+    done = agent.docker("run", "--rm", hostile, program, code=126)
+    assert "permission denied: it supervises the container" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["/proc/self/exe", "/script"])
+def test_nor_by_an_execution_in_a_running_container(agent: AgentUnderTest, program: str) -> None:
+    container = agent.client.containers.run(probes.IMAGE, ["sleep", "1000"], detach=True)
+    container.exec_run(["sh", "-c", "echo '#!/proc/self/exe' >/script; chmod 755 /script"])
+    done = agent.docker("exec", str(container.id), program, code=126)
+    assert "permission denied: it supervises the container" in done.stderr
+
+
+def test_root_with_ptrace_sees_it_and_cannot_write_it(agent: AgentUnderTest) -> None:
+    """The init of a container is a process of ours that stays."""
+    found = probes.attack(agent, "write:/proc/1/exe", init=True, cap_add=["SYS_PTRACE"])
+    assert found == {"write:/proc/1/exe": "EROFS"}
+
+
+def test_root_without_ptrace_does_not_see_it(agent: AgentUnderTest) -> None:
+    found = probes.attack(agent, "read:/proc/1/exe", "read:/proc/1/environ", "read:/proc/1/maps", init=True)
+    assert set(found.values()) == {"EACCES"}
