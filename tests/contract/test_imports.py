@@ -166,7 +166,17 @@ for name in sys.argv[1:]:
 )
 def test_what_must_stay_small_imports_nothing_heavy(module: str) -> None:
     """Forked for every container, or started for every connection."""
-    heavy = {"asyncio", "h11", "http", "logging", "multiprocessing", "sqlite3", "ssl", "urllib.request"}
+    heavy = {
+        "asyncio",
+        "h11",
+        "http",
+        "logging",
+        "multiprocessing",
+        "sqlite3",
+        "ssl",
+        "threading",
+        "urllib.request",
+    }
     assert loaded_by(f"import {module}") & heavy == set()
 
 

@@ -4,10 +4,11 @@
 
 It is forked before the daemon has a thread and before heavy imports, so a shim costs a fork of little memory
 (0.35 ms). Everything that a shim needs is imported here once. It dies with nothing of a container in its
-hands: shims are detached by a second fork. A dead one is replaced by executing the agent again
-(`hawse-agent zygote --fd N`), never by forking the daemon, which has threads by then.
+hands: shims are in sessions of their own, and init inherits them. A dead one is replaced by executing the
+agent again (`hawse-agent zygote --fd N`), never by forking the daemon, which has threads by then.
 
-Imports neither asyncio, sqlite3 nor logging. After a fork: no locks, no imports; `os._exit`.
+Imports neither asyncio, sqlite3, logging nor threading, which has work to do at each fork that costs a shim
+half a megabyte. After a fork: no locks, no imports; `os._exit`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+from _thread import allocate_lock
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ class Zygote:
     def __init__(self, connection: socket.socket, command: list[str]) -> None:
         self._connection = connection
         self._command = command
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     @classmethod
     def fork(cls, command: list[str], run: Run, serve: Serve, *, close: Sequence[int] = ()) -> Zygote:
@@ -108,6 +109,8 @@ class Zygote:
             raise InternalError(f"the zygote could not fork: {problem}")
 
     def _replace(self) -> None:
+        from threading import Thread  # the zygote shall not have it
+
         self._connection.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = theirs.fileno()
@@ -119,7 +122,7 @@ class Zygote:
         )
         theirs.close()
         self._connection = ours
-        threading.Thread(target=os.waitpid, args=(pid, 0), name="zygote", daemon=True).start()
+        Thread(target=os.waitpid, args=(pid, 0), name="zygote", daemon=True).start()
 
 
 def main(connection: socket.socket, run: Run, serve: Serve) -> None:
@@ -128,7 +131,7 @@ def main(connection: socket.socket, run: Run, serve: Serve) -> None:
     privilege.set_title("hawse-agent: zygote")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN if number != signal.SIGTERM else signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for shims: the kernel reaps them
     gc.collect()
     gc.freeze()  # or the collector would write to, and so copy, every page a shim shares
     while True:
@@ -156,16 +159,14 @@ def _serve_names(serve: Serve, listener: socket.socket) -> None:
 
 
 def _fork_detached(connection: socket.socket, work: Callable[[], None]) -> None:
-    """Run `work` in a grandchild in a session of its own, whose parent is init."""
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
+    """Run `work` in a child in a session of its own, which init inherits when the zygote dies."""
+    if os.fork():
         return
     try:
         os.setsid()
-        if os.fork() == 0:
-            connection.close()
-            work()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        connection.close()
+        work()
     except BaseException as error:
         print(f"hawse-agent: {error!r}", file=sys.stderr, flush=True)
     finally:
