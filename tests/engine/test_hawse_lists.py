@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
-from tests.support.cli import hawse
+from tests.support.cli import hawse, same
 
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
@@ -32,18 +32,6 @@ def populated(daemon: AgentUnderTest) -> Iterator[AgentUnderTest]:
     docker("run", "--name", "ended", BUSYBOX, "sh", "-c", "exit 3", code=3)
     yield daemon
     daemon.clear()
-
-
-def same(agent: AgentUnderTest, *words: str, docker: tuple[str, ...] = ()) -> None:
-    """What it says equals what docker says; ages go on while we ask, so until docker says the same twice."""
-    for _ in range(60):
-        before = agent.docker(*(docker or words), code=None)
-        ours = hawse(agent.socket, *words, code=None)
-        after = agent.docker(*(docker or words), code=None)
-        if before.stdout == after.stdout:
-            assert (ours.stdout, bool(ours.code)) == (after.stdout, bool(after.returncode)), after.stderr
-            return
-    pytest.fail(f"docker {' '.join(docker or words)} never said the same twice")
 
 
 FORMATS = [
@@ -83,6 +71,46 @@ def test_ps_formats(populated: AgentUnderTest, form: str) -> None:
 )
 def test_ps_options(populated: AgentUnderTest, options: str) -> None:
     same(populated, "ps", *options.split())
+
+
+INSPECTED = [
+    "json",
+    "{{.Id}} {{.State}}",
+    "{{.ID}} {{.Name}} {{.State.Status}} {{.Created}} {{.RestartCount}}",
+    "{{json .State}} {{.Id}}",
+    "{{.Config.Env}} {{json .Config.Env}} {{.Config.Labels}} {{.Config.Labels.zz}}",
+    '{{index .Config.Labels "a"}}{{index .Config.Labels "zz"}}',
+    '{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}',
+    "{{.NetworkSettings.Ports}} {{.HostConfig.PortBindings}} {{.HostConfig.LogConfig}} {{.SizeRw}}",
+    "{{range .Mounts}}{{.Type}} {{.Source}}:{{.Destination}}{{println}}{{end}}{{json .Mounts}}",
+    "{{range $name, $it := .NetworkSettings.Networks}}{{$name}} {{$it.IPAddress}}{{end}}",
+    "{{.HostConfig.Memory}} {{.HostConfig.NanoCPUs}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy}}",
+    "{{.Config.ExposedPorts}} {{.Config.Volumes}} {{.ExecIDs}} {{.State.Health}}",
+    "{{.State.Health.Status}}",
+    "{{.Nope}}",
+]
+
+
+@pytest.mark.parametrize("form", INSPECTED)
+def test_inspect_formats(populated: AgentUnderTest, form: str) -> None:
+    same(populated, "inspect", "-f", form, "web")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("web made data inner bridge busybox:test nope", "nope", "-s made", "--type volume web"),
+        *(
+            "--type image busybox:test",
+            "-f {{.Mountpoint}}{{.Labels}}{{.Options}} data",
+            "--type network data",
+        ),
+        *("-f {{range.Containers}}{{.Name}}{{.IPv4Address}}{{end}}{{.Labels}}{{.Internal}} inner",),
+        *("-f {{.RepoTags}}{{.Size}}{{.Os}}{{.Config.Cmd}}{{.RootFS.Layers}} busybox:test",),
+    ],
+)
+def test_inspect(populated: AgentUnderTest, words: str) -> None:
+    same(populated, "inspect", *words.split())
 
 
 def test_json_is_the_api_s(populated: AgentUnderTest) -> None:

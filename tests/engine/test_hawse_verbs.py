@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
-from tests.support.cli import hawse
+from tests.support.cli import hawse, same
 
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
@@ -54,3 +56,23 @@ def test_what_is_refused_does_not_keep_the_others_from_it(agent: AgentUnderTest)
     done = hawse(agent.socket, "rm", "-f", "one", "missing")
     assert (done.stdout, done.stderr) == ("one\n", "hawse: No such container: missing\n")
     assert "links is not supported" in hawse(agent.socket, "rm", "--link", "one", code=1).stderr
+
+
+def test_ports_processes_and_logs(agent: AgentUnderTest) -> None:
+    script = "echo said; echo aside >&2; exec sleep 1000"
+    ports = {"80/tcp": ("127.0.0.1", 18085), "9000/tcp": None, "443/udp": ("127.0.0.1", 18443)}
+    web = agent.client.containers.run(BUSYBOX, ["sh", "-c", script], name="web", detach=True, ports=ports)
+    for line in web.logs(stream=True, follow=True):
+        if line == b"aside\n":
+            break
+    for words in (
+        *("port web", "port web 80", "port web 443/udp", "port web 81", "port missing"),
+        *("top web", "top web -o pid,comm", "top missing"),
+        *("logs web", "logs -t web", "logs -n 1 web", "logs -t --details web", "logs --until 1h web"),
+        *("logs --since 2000-01-01 web", "logs missing"),
+    ):
+        same(agent, *words.split())
+    done = hawse(agent.socket, "logs", "web")
+    assert (done.stdout, done.stderr) == ("said\n", "aside\n")
+    (top,) = json.loads(out(agent, "--json", "top", "web")).values()
+    assert top["Processes"][0][-1] == "sleep 1000"

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
+from tests.support.agent import AgentUnderTest
+
 from hawse.cli.main import main
 
 
@@ -43,3 +46,17 @@ def hawse(
     assert "Traceback" not in err
     assert code is None or ended == code, f"hawse {' '.join(words)} ended with {ended}: {out}{err}"
     return Done(code=ended, stdout=out, stderr=err)
+
+
+def same(agent: AgentUnderTest, *words: str, docker: tuple[str, ...] = ()) -> None:
+    """What it says equals what docker says; ages go on while we ask, so until docker says the same twice."""
+    for _ in range(60):
+        before = agent.docker(*(docker or words), code=None)
+        ours = hawse(agent.socket, *words, code=None)
+        after = agent.docker(*(docker or words), code=None)
+        if before.stdout == after.stdout:
+            assert bool(ours.code) == bool(after.returncode), f"{ours.stderr}{after.stderr}"
+            # A failed `docker inspect` says an empty line.
+            assert ours.stdout == (after.stdout if after.stdout != "\n" or not ours.code else "")
+            return
+    pytest.fail(f"docker {' '.join(docker or words)} never said the same twice")

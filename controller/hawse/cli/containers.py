@@ -1,13 +1,10 @@
-"""`logs`, `exec`: containers of this machine, or of the hosts that -H names."""
+"""`exec`: a command in a container of this machine, or of the hosts that -H names."""
 
 from __future__ import annotations
 
 import argparse
-import re
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime
 from typing import Any
 
 from hawse.cli import terminal
@@ -17,55 +14,6 @@ from hawse.cli.verb import Verb
 from hawse.fleet.client import demultiplex
 from hawse.fleet.stream import Stream
 from hawse_agent.errors import InputError, ProtocolError, Unreachable
-
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-
-
-def _logs_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("container", metavar="CONTAINER")
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on until the container ends, or Ctrl-C"
-    )
-    parser.add_argument("-n", "--tail", default="all", metavar="N", help="only the last N lines")
-    parser.add_argument("-t", "--timestamps", action="store_true", help="the time before each line")
-    parser.add_argument("--since", default="", metavar="TIME", help="a time, or how long ago: 10m, 1h30m")
-    parser.add_argument("--until", default="", metavar="TIME", help="likewise")
-
-
-def _logs(context: Context, options: argparse.Namespace) -> int:
-    if options.tail != "all" and not options.tail.isdecimal():
-        raise InputError(f"--tail {options.tail}: expected a number of lines, or all")
-    since, until = (moment(text, time.time()) if text else "" for text in (options.since, options.until))
-    places = context.places()
-    output = Output(context, [place.name for place in places])
-
-    def show(place: Place) -> None:
-        agent = context.at(place)
-        with output.of(place.name) as writer:
-            for stream, data in agent.logs(
-                options.container,
-                follow=options.follow,
-                tail=options.tail,
-                since=since,
-                until=until,
-                timestamps=options.timestamps,
-            ):
-                writer.write(stream, data)
-
-    return each(context, places, show)[1]
-
-
-def moment(text: str, now: float) -> str:
-    """Seconds since 1970 of a time (ISO 8601, or seconds) or of an age: `10m`, `1h30m`."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return text
-    if re.fullmatch(r"(\d+[dhms])+", text):
-        seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
-        return f"{now - seconds:.3f}"
-    try:
-        return f"{datetime.fromisoformat(text).timestamp():.6f}"
-    except ValueError:
-        raise InputError(f"not a time: {text!r}", hint="2026-01-30T14:25:00, or how long ago: 10m") from None
 
 
 def _exec_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +120,4 @@ def _variable(text: str, context: Context) -> tuple[str, str]:
     return name, value if equals else context.environment[name]
 
 
-VERBS = (
-    Verb(name="logs", help="show what a container has said", arguments=_logs_arguments, run=_logs),
-    Verb(name="exec", help="run a command in a container", arguments=_exec_arguments, run=_exec),
-)
+VERBS = (Verb(name="exec", help="run a command in a container", arguments=_exec_arguments, run=_exec),)

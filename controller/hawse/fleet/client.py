@@ -289,11 +289,12 @@ class AgentClient:
         since: str = "",
         until: str = "",
         timestamps: bool = False,
+        details: bool = False,
     ) -> Iterator[tuple[int, bytes]]:
         """Output of a container as it comes: (1, …) is stdout, (2, …) stderr. A terminal's is all stdout."""
         tty = bool(self.container(name)["Config"].get("Tty"))
         query: dict[str, str | bool] = {"stdout": True, "stderr": True, "follow": follow, "tail": tail}
-        query |= {"timestamps": timestamps}
+        query |= {"timestamps": timestamps, "details": details}
         query |= {key: value for key, value in (("since", since), ("until", until)) if value}
         path = f"{container_path(name)}/logs"
         with self.open("GET", path, query=query) as response:

@@ -95,7 +95,7 @@ def ports(listed: Iterable[Mapping[str, Any]]) -> str:
         inner, kind, address = port["PrivatePort"], port["Type"], port.get("IP", "")
         outer = port.get("PublicPort", 0)
         if address and outer != inner:
-            moved.append(f"{_joined(address, str(outer))}->{inner}/{kind}")
+            moved.append(f"{joined(address, str(outer))}->{inner}/{kind}")
             continue
         key = f"{address}/{kind}" if address else kind
         if key in groups and inner != groups[key][1] + 1:
@@ -113,8 +113,8 @@ def _port_order(port: Mapping[str, Any]) -> tuple[int, str, int, str]:
 def _group(key: str, first: int, last: int) -> str:
     address, _, kind = key.rpartition("/")
     numbers = str(first) if first == last else f"{first}-{last}"
-    return f"{_joined(address, numbers)}->{numbers}/{kind}" if address else f"{numbers}/{kind}"
+    return f"{joined(address, numbers)}->{numbers}/{kind}" if address else f"{numbers}/{kind}"
 
 
-def _joined(address: str, port: str) -> str:
+def joined(address: str, port: str) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -12,11 +12,14 @@ _NARROWEST = 8
 """Columns are not cut below this width."""
 
 
-def aligned(source: str) -> str:
-    """A column is made of cells above each other that end in a tab: the last cell of a line has none."""
+def aligned(source: str, least: int = _LEAST) -> str:
+    """A column is made of cells above each other that end in a tab: the last cell of a line has none.
+
+    A column takes at least `least` characters.
+    """
     lines = [line.split("\t") for line in source.removesuffix("\n").split("\n")]
     widths: list[list[int]] = [[] for _ in lines]
-    _measure(lines, widths, 0, len(lines))
+    _measure(lines, widths, 0, len(lines), least)
     return "".join(
         "".join(_filled(cell, width) for cell, width in zip(line, [*known, 0], strict=True)) + "\n"
         for line, known in zip(lines, widths, strict=True)
@@ -43,7 +46,7 @@ def fitted(source: str, width: int) -> str:
     return aligned("\n".join("\t".join(line) for line in cut) + "\n")
 
 
-def _measure(lines: Sequence[list[str]], widths: list[list[int]], start: int, end: int) -> None:
+def _measure(lines: Sequence[list[str]], widths: list[list[int]], start: int, end: int, least: int) -> None:
     """Widths of the next column of these lines: one for each run of lines that have it."""
     line = start
     while line < end:
@@ -51,13 +54,13 @@ def _measure(lines: Sequence[list[str]], widths: list[list[int]], start: int, en
         if column >= len(lines[line]) - 1:
             line += 1
             continue
-        first, width = line, _LEAST
+        first, width = line, least
         while line < end and column < len(lines[line]) - 1:
             width = max(width, _width(lines[line][column]) + _GAP)
             line += 1
         for known in widths[first:line]:
             known.append(width)
-        _measure(lines, widths, first, line)
+        _measure(lines, widths, first, line, least)
 
 
 def _filled(cell: str, width: int) -> str:

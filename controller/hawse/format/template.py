@@ -8,7 +8,7 @@ from typing import Any
 from hawse.format import syntax
 from hawse.format.functions import FUNCTIONS, true
 from hawse.format.syntax import Action, Branch, Chain, Jump, Literal, Node, Operand, Pipeline, Text
-from hawse.format.values import MISSING, Function, Map, Row, Struct, text
+from hawse.format.values import MISSING, Entries, Function, Map, Row, Struct, text
 from hawse_agent.errors import InputError
 
 
@@ -182,10 +182,11 @@ def _field(value: Any, name: str) -> Any:
                 raise InputError(f"template: there is no field {name}", hint=f"there are: {known}")
             found = value[name]
             return _called(name, found, []) if callable(found) else found
-        case Struct():
-            if name not in value:
+        case Struct() | Entries():
+            found = value.field(name) if isinstance(value, Struct) else value.get(name, MISSING)
+            if found is MISSING and name not in value:
                 raise InputError(f'template: map has no entry for key "{name}"')
-            return value[name]
+            return found
         case Map() | dict():
             return value.get(name, MISSING)
         case None:

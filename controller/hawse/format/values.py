@@ -27,7 +27,19 @@ class Row(dict[str, Any]):
 
 
 class Struct(dict[str, Any]):
-    """An object with a fixed set of fields, which Go prints as `{a b}`."""
+    """An object with a fixed set of fields, which Go prints as `{a b}`; it finds them in any case."""
+
+    def field(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        found = [key for key in self if key.lower() == name.lower()]
+        if not found and name in _OPTIONAL:
+            return None
+        return self[found[0]] if found else MISSING
+
+
+class Entries(dict[str, Any]):
+    """An object of JSON; a key that it does not have is an error."""
 
 
 class Map(dict[str, Any]):
@@ -56,21 +68,31 @@ _MAPS: Mapping[str, Any] = {
     "Containers": Struct(),
     "Metadata": MISSING,
 }
-_POINTERS = frozenset(
-    {"PidsLimit", "Init", "OomKillDisable", "Healthcheck", "Health", "StopTimeout", "UsageData"}
+_OPTIONAL = frozenset({"SizeRw", "SizeRootFs", "Health", "Healthcheck", "StopTimeout", "UsageData"})
+"""Pointers that an answer leaves out when there is nothing."""
+_POINTERS = _OPTIONAL | {"PidsLimit", "Init", "OomKillDisable"}
+
+
+names_of_json = frozenset(
+    {"Id", "HostIp", "CpuShares", "NanoCpus", "CpuPeriod", "CpuQuota", "Dns", "DnsOptions", "DnsSearch"}
 )
+"""Keys of `inspect` answers that Go's types spell otherwise: a template with one of them sees raw JSON."""
 
 
-def inspected(value: Any, key: str = "") -> Any:
-    """An answer of `inspect` with the types that Go gives it."""
+def inspected(value: Any, key: str = "", *, raw: bool = False) -> Any:
+    """An answer of `inspect` with the types that Go gives it; `raw`: as plain JSON."""
+    if isinstance(value, list):
+        return [inspected(entry, raw=raw) for entry in value]
+    if raw:
+        if isinstance(value, dict):
+            return Entries({name: inspected(entry, raw=True) for name, entry in value.items()})
+        return MISSING if value is None else value
     if isinstance(value, dict):
         entries = {name: inspected(entry, name) for name, entry in value.items()}
         in_log_config = key == "Config" and not {"Image", "Cmd", "Subnet"} & value.keys()
         if key in _MAPS or in_log_config:
             return Map(entries, _MAPS.get(key, ""))
         return Struct(entries)
-    if isinstance(value, list):
-        return [inspected(entry) for entry in value]
     if value is None and key in _MAPS:
         return Map({}, _MAPS[key], nil=True)
     if value is None and key not in _POINTERS:

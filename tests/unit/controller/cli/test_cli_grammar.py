@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hawse.cli import main as cli
-from hawse.cli.containers import moment
 from hawse.cli.main import MODULES, main, shown_command, verb_parser, verbs
+from hawse.cli.times import moment
 from hawse_agent.errors import InputError
 
 
@@ -146,6 +146,8 @@ def test_the_history_sees_no_secrets(words: list[str], shown: str) -> None:
         ("1h30s", "370.000"),
         ("1700000000", "1700000000"),
         ("1970-01-01T00:01:00Z", "60.000000"),
+        ("1970-01-01T00:01:00.123456789Z", "60.123456"),
+        ("1.5h500ms", "-1400.500"),
     ],
 )
 def test_moments(text: str, seconds: str) -> None:
