@@ -15,7 +15,7 @@ import errno
 import json
 import os
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -288,6 +288,8 @@ _LAST_OF_OLD = 423
 """Numbers up to here are older than the habit of answering ENOSYS to what a profile does not know yet."""
 
 _Code = list[tuple[int, int, int, int]]
+_Range = tuple[int, tuple[Rule, ...]]
+"""From this number on."""
 
 
 def assemble(profiles: Mapping[syscalls.Abi, Profile]) -> bytes:
@@ -308,19 +310,41 @@ def assemble(profiles: Mapping[syscalls.Abi, Profile]) -> bytes:
 def _body(abi: syscalls.Abi, profile: Profile) -> _Code:
     newest = max(_LAST_OF_OLD, *profile.rules)
     refuses = profile.default & 0xFFFF0000 == ERRNO
-    ranges: list[tuple[int, tuple[Rule, ...]]] = []
-    for number in range(newest + 1):
-        rules = profile.rules.get(number, ())
-        if not ranges or ranges[-1][1] != rules:
-            ranges.append((number, rules))
     beyond = (Rule(action=ERRNO | errno.ENOSYS),) if refuses else ()
-    if ranges[-1][1] != beyond:
-        ranges.append((newest + 1, beyond))
+    ranges = [(number, profile.rules.get(number, ())) for number in range(newest + 1)]
+    ranges.append((newest + 1, beyond))
     code: _Code = [(_LD_W_ABS, 0, 0, _NR)]
-    return code + _search(ranges, profile.default)
+    if abi == "x86_64":
+        code += _x32(profile, newest + 1, beyond)
+    return code + _search(_merged(ranges), profile.default)
 
 
-def _search(ranges: Sequence[tuple[int, tuple[Rule, ...]]], default: int) -> _Code:
+def _x32(profile: Profile, unknown: int, beyond: tuple[Rule, ...]) -> _Code:
+    """Calls of the variant with 32-bit pointers: decides from the first `unknown` number on, behind which lie
+    those of its own, and leaves the rest to what follows, as calls of x86_64."""
+    table = syscalls.table("x86_64")
+    ranges: list[_Range] = [(unknown, ())]
+    ranges += [(number, profile.rules.get(table[name], ())) for number, name in syscalls.X32.items()]
+    ranges.append((max(syscalls.X32) + 1, beyond))
+    own = _from(unknown, _search(_merged(ranges), profile.default))
+    return _from(syscalls.X32_BIT, [(_AND_K, 0, 0, ~syscalls.X32_BIT & 0xFFFFFFFF), *own])
+
+
+def _from(number: int, code: _Code) -> _Code:
+    """`code` for calls from this number on; the others go on behind it."""
+    return [(_JMP_JGE, 1, 0, number), (_JMP_JA, 0, 0, len(code)), *code]
+
+
+def _merged(ranges: Iterable[_Range]) -> list[_Range]:
+    """Neighbours of equal treatment as one, which begins where the first does."""
+    merged: list[_Range] = []
+    for number, rules in ranges:
+        if not merged or merged[-1][1] != rules:
+            merged.append((number, rules))
+    return merged
+
+
+def _search(ranges: Sequence[_Range], default: int) -> _Code:
     """A binary search for the range that the call's number, in the accumulator, lies in."""
     if len(ranges) == 1:
         return _decide(ranges[0][1], default)

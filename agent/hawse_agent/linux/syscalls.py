@@ -38,6 +38,19 @@ def table(abi: Abi) -> Mapping[str, int]:
     return {row[0]: int(row[column]) for row in rows if row and row[column] != "-"}
 
 
+X32_BIT = 0x40000000
+"""Set in the calls of x86_64's variant with 32-bit pointers, whose numbers are else those of x86_64."""
+
+_X32 = """
+rt_sigaction rt_sigreturn ioctl readv writev recvfrom sendmsg recvmsg execve ptrace rt_sigpending
+rt_sigtimedwait rt_sigqueueinfo sigaltstack timer_create mq_notify kexec_load waitid set_robust_list
+get_robust_list vmsplice move_pages preadv pwritev rt_tgsigqueueinfo recvmmsg sendmmsg process_vm_readv
+process_vm_writev setsockopt getsockopt io_setup io_submit execveat preadv2 pwritev2
+"""
+X32 = dict(enumerate(_X32.split(), start=512))
+"""Its own numbers, less that bit: of the calls whose arguments it lays out differently."""
+
+
 # name x86_64 aarch64 i386
 _TABLE = """
 _llseek - - 140
