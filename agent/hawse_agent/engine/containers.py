@@ -27,7 +27,7 @@ from hawse_agent.engine import names, resolve
 from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
-from hawse_agent.engine.live import Live, Waiter
+from hawse_agent.engine.live import STOPPED, Live, Waiter
 from hawse_agent.engine.networks import Lease, Networks
 from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
@@ -50,8 +50,6 @@ ATTACH_TIMEOUT = 5.0
 
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
-
-_STOPPED = ("created", "exited", "dead")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +177,10 @@ class Containers:
         stderr: bool = True,
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[shim_logs.LogRecord]:
+        """With `follow` until its run ends, over restarts by its policy."""
         record = self.record(reference)
         live = self._live[record.id]
+        run = live.runs_over
         return shim_logs.read(
             self._paths.container(record.id) / f"{record.id}-json.log",
             follow=follow,
@@ -189,7 +189,7 @@ class Containers:
             tail=tail,
             stdout=stdout,
             stderr=stderr,
-            stop=lambda: stop() or live.state.status in _STOPPED,
+            stop=lambda: stop() or live.state.status in STOPPED or live.runs_over != run,
         )
 
     def waiter(
@@ -206,7 +206,7 @@ class Containers:
 
         def settled(state: ContainerState) -> bool:
             if state.status != "running":
-                return state.status in _STOPPED
+                return state.status in STOPPED
             return state.health is None or state.health.status != "starting"
 
         live.wait(settled, timeout)
@@ -214,7 +214,7 @@ class Containers:
 
     def wait_completed(self, reference: str, timeout: float) -> ContainerState:
         live = self._live[self.record(reference).id]
-        live.wait(lambda state: state.status in _STOPPED, timeout)
+        live.wait(lambda state: state.status in STOPPED, timeout)
         return live.state
 
     # making and removing
@@ -415,7 +415,7 @@ class Containers:
         record = self.record(reference)
         live = self._live[record.id]
         with self._guard:
-            if live.state.status in _STOPPED:
+            if live.state.status in STOPPED:
                 if not options.stream:
                     return False
                 kept = PendingAttach(client=client.dup(), options=options, head=head)
@@ -670,7 +670,7 @@ class Containers:
     def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
         self._save(replace(self._records[record.id], desired="stopped"))
         self._ask_to_end(record, signal=signal, timeout=timeout)
-        live.wait(lambda state: state.status in _STOPPED, timeout + 30 if timeout >= 0 else None)
+        live.wait(lambda state: state.status in STOPPED, timeout + 30 if timeout >= 0 else None)
         if live.state.running:
             raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
         self._publish("stop", record)
@@ -733,6 +733,8 @@ class Containers:
             live.change(status="paused" if kind == "paused" else "running")
         elif kind == "signalled":
             self._publish("kill", record, signal=str(event["signal"]))
+        elif kind == "dropped":
+            live.change(dropped_log_bytes=event["bytes"])
         elif kind == "detached":
             self._publish("detach", record)
         elif kind == "exec_detached":

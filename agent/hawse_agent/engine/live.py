@@ -13,6 +13,8 @@ from typing import Any
 
 from hawse_agent.engine.views import ContainerState, state_from_shim
 
+STOPPED = ("created", "exited", "dead")
+
 
 class Live:
     """One container's lock, state and waiters. `lock` serialises start, stop, remove and the like."""
@@ -23,6 +25,8 @@ class Live:
         self._state = state
         self._exits = 0
         self._gone = False
+        self.runs_over = 0
+        """How often it has come to a stop, restarts by its policy not counted."""
 
     @property
     def state(self) -> ContainerState:
@@ -30,13 +34,11 @@ class Live:
 
     def set(self, state: ContainerState) -> None:
         with self._changed:
-            self._state = state
-            self._changed.notify_all()
+            self._become(state)
 
     def change(self, **fields: Any) -> ContainerState:
         with self._changed:
-            self._state = replace(self._state, **fields)
-            self._changed.notify_all()
+            self._become(replace(self._state, **fields))
             return self._state
 
     def apply_shim(self, raw: dict[str, Any]) -> None:
@@ -46,9 +48,14 @@ class Live:
         """PID 1 ended: those who wait for the next exit go on."""
         with self._changed:
             self._exits += 1
-            self._state = replace(self._state, **fields)
-            self._changed.notify_all()
+            self._become(replace(self._state, **fields))
             return self._state
+
+    def _become(self, state: ContainerState) -> None:
+        if state.status in STOPPED and self._state.status not in STOPPED:
+            self.runs_over += 1
+        self._state = state
+        self._changed.notify_all()
 
     def removed(self) -> None:
         with self._changed:
@@ -99,5 +106,5 @@ class Waiter:
             return False
         state = self._live.state
         if self._condition == "next-exit":
-            return self._exits() > self._from and state.status in ("exited", "dead", "created")
-        return state.status in ("created", "exited", "dead")
+            return self._exits() > self._from and state.status in STOPPED
+        return state.status in STOPPED

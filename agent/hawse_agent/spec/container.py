@@ -114,7 +114,10 @@ class FileContent:
 class LogConfig:
     driver: Literal["json-file", "local", "none"] = "json-file"
     max_size: int = 10 * 1024 * 1024
+    """0: one file without limit."""
     max_files: int = 3
+    buffer: int = 1024 * 1024
+    """Bytes that wait for a slow disk; what comes on top of them is dropped and counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

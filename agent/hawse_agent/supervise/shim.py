@@ -37,13 +37,14 @@ from hawse_agent.runtime.create import Spawned, spawn
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
-from hawse_agent.supervise import detach, health, logs
+from hawse_agent.supervise import detach, health, logs, logwriter
 from hawse_agent.supervise.attach import AttachOptions
 from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.execs import Executions, Host, probe
 from hawse_agent.supervise.health import Health, Probe
 from hawse_agent.supervise.lines import Lines
-from hawse_agent.supervise.logs import LogRecord, LogWriter
+from hawse_agent.supervise.logs import LogRecord
+from hawse_agent.supervise.logwriter import LogWriter, PatientDisk
 from hawse_agent.supervise.loop import READ, Loop, Timer
 from hawse_agent.supervise.restart import Backoff, restarts
 from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
@@ -80,7 +81,10 @@ class Shim:
         self._loop = Loop()
         self._children = Children(self._loop)
         self._state = State()
-        self._log = LogWriter(Path(config.log_path), config.log)
+        self._log = LogWriter(
+            Path(config.log_path), config.log, PatientDisk(self._loop), when_dropping=self._dropping
+        )
+        self._drops_told: Timer | None = None
         self._streams = self._new_streams()
         self._executions = Executions(
             self._loop,
@@ -261,11 +265,19 @@ class Shim:
         self._change(pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
         os.close(self._pidfd)
         self._pidfd = -1
-        self._streams.end(self._run_over)
+        self._streams.end(self._output_over)
+
+    def _output_over(self) -> None:
+        patience = self._loop.after(logwriter.PATIENCE, self._log.give_up)
+
+        def written() -> None:
+            patience.cancel()
+            self._run_over()
+
+        self._log.flush(written)
 
     def _run_over(self) -> None:
         """Its output is in the log."""
-        self._log.flush()
         self._stop_watching_memory()
         if self._cgroup is not None:
             self._cgroup.remove()
@@ -545,13 +557,20 @@ class Shim:
             streams=options.streams,
             detach=keys,
             replay=self._written_so_far() if options.logs else None,
+            unwritten=self._log.unwritten if options.logs else list,
             live=options.stream,
             head=bytes.fromhex(message["head"]),
         )
 
     def _written_so_far(self) -> Iterator[LogRecord]:
-        yield from logs.read(Path(self._config.log_path))
-        yield from self._log.unfinished()
+        """Up to what is surely on the disk at the moment when the end is reached."""
+        path = Path(self._config.log_path)
+        return logs.read(path, follow=True, stop=lambda: True, limit=self._log.written)
+
+    def _dropping(self) -> None:
+        """Told at most once a second: it comes with every line that a slow disk does not take."""
+        if self._drops_told is None or not self._drops_told.pending:
+            self._drops_told = self._loop.after(1.0, lambda: self._tell("dropped", bytes=self._log.dropped))
 
     def _on_exec(self, message: dict[str, Any], fds: list[int]) -> None:
         client = socket.socket(fileno=fds.pop()) if fds else None

@@ -54,13 +54,14 @@ class Client:
         stdin: bool,
         streams: frozenset[Stream],
         detach: bytes,
-        replay: Iterator[LogRecord],
+        replay: Iterator[LogRecord] | None,
+        unwritten: Callable[[], list[LogRecord]],
         live: bool,
         owner: ProcessStreams,
     ) -> None:
         self._loop, self._sock, self._owner = loop, sock, owner
         self._tty, self._streams = tty, streams
-        self._replay: Iterator[LogRecord] | None = replay
+        self._replay, self._unwritten = replay, unwritten
         self._live = live
         self._detector = Detector(detach) if tty else None
         self._out = bytearray()
@@ -166,15 +167,21 @@ class Client:
         self._owner.drained()
 
     def _fill(self) -> None:
-        """Old log records first; live output begins where the log ends, with the line that has no end yet."""
+        """Old log records first; live output begins where the log ends, with what is not written yet."""
         while self._replay is not None and len(self._out) < CHUNK:
             record = next(self._replay, None)
-            if record is None:
-                self._replay = None
-                if not self._live:
-                    self._ending = True
-            elif record.stream in self._streams:
-                self._queue(record.stream, record.data)
+            if record is not None:
+                self._fill_with(record)
+                continue
+            self._replay = None
+            for record in self._unwritten():
+                self._fill_with(record)
+            if not self._live:
+                self._ending = True
+
+    def _fill_with(self, record: LogRecord) -> None:
+        if record.stream in self._streams:
+            self._queue(record.stream, record.data)
 
     def _give_up(self) -> None:
         """Nothing was taken for too long. Only those who hold others up are dropped."""
@@ -258,6 +265,7 @@ class ProcessStreams:
         streams: frozenset[Stream],
         detach: bytes = b"\x10\x11",
         replay: Iterator[LogRecord] | None = None,
+        unwritten: Callable[[], list[LogRecord]] = list,
         live: bool = True,
         head: bytes = b"",
     ) -> None:
@@ -270,7 +278,8 @@ class ProcessStreams:
             stdin=stdin,
             streams=streams,
             detach=detach,
-            replay=iter(()) if replay is None else replay,
+            replay=iter(()) if replay is None and not live else replay,
+            unwritten=unwritten,
             live=live,
             owner=self,
         )

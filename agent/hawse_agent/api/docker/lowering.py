@@ -508,29 +508,44 @@ def _log(fields: Fields) -> LogConfig:
     kind = fields.text("Type") or "json-file"
     options = fields.labels("Config")
     fields.rest()
-    defaults = LogConfig()
-    size, count = options.pop("max-size", ""), options.pop("max-file", "")
-    for option in options:
-        raise NotSupported(f"log option {option!r} is not supported: max-size and max-file are")
     if kind not in ("json-file", "local", "none"):
         raise NotSupported(f"log driver {kind!r} is not supported: json-file, local and none are")
+    if kind == "none" and options:
+        raise InputError("invalid logging opts for driver none")
+    defaults = LogConfig()
+    size, count, buffer = (options.pop(name, "") for name in ("max-size", "max-file", "max-buffer-size"))
+    mode, compress = options.pop("mode", ""), options.pop("compress", "false")
+    if mode == "blocking":
+        raise NotSupported("log mode 'blocking' is not supported: a log never holds its container up")
+    if mode not in ("", "non-blocking"):
+        raise InputError(f"logger: logging mode not supported: {mode}")
+    if compress != "false":
+        raise NotSupported("log option 'compress' is not supported")
+    for option in options:
+        if option in _LOG_OPTIONS:
+            raise NotSupported(f"log option {option!r} is not supported")
+        raise InputError(f"unknown log opt '{option}' for {kind} log driver")
     return LogConfig(
         driver=kind,  # type: ignore[arg-type]
-        max_size=_size(size, "max-size") if size and size != "-1" else defaults.max_size,
+        max_size=0 if size == "-1" else _size(size, "max-size") if size else defaults.max_size,
         max_files=_count(count) if count else defaults.max_files,
+        buffer=_size(buffer, "max-buffer-size") if buffer else defaults.buffer,
     )
+
+
+_LOG_OPTIONS = ("labels", "labels-regex", "env", "env-regex", "tag")
 
 
 def _size(text: str, where: str) -> int:
     match = re.fullmatch(r"(\d+)([bkmg]?)b?", text.lower())
     if match is None or int(match[1]) == 0:
-        raise InputError(f"{where}: {text!r} is not a size")
+        raise InputError(f"{where}: invalid size: '{text}'")
     return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2]]
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise InputError(f"max-file: {text!r} is not a count")
+        raise InputError("max-file cannot be less than 1")
     return int(text)
 
 

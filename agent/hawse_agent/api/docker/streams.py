@@ -11,7 +11,7 @@ from datetime import datetime
 from hawse_agent.api.http import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
-from hawse_agent.errors import InputError
+from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.supervise import detach
 from hawse_agent.supervise.client import AttachOptions
 from hawse_agent.supervise.logs import LogRecord
@@ -29,7 +29,7 @@ def routes(router: Router, engine: Engine) -> None:
         if not stdout and not stderr:
             raise InputError("Bad parameters: you must choose at least one stream")
         if view.record.spec.log.driver == "none":
-            raise InputError("configured logging driver does not support reading")
+            raise NotSupported("configured logging driver does not support reading")
         follow = query.flag("follow")
         records = engine.containers.logs(
             view.id,
@@ -100,8 +100,8 @@ def _encoded(
     none, and then Docker writes the space alone."""
     block = bytearray()
     for record in records:
-        data = b" " + record.data if details else record.data
-        if stamps:
+        data = b" " + record.data if details and record.begins else record.data
+        if stamps and record.begins:  # Docker repeats it in the middle of a line that came in parts
             data = f"{record.time_text} ".encode() + data
         if not tty:
             block += struct.pack(">BxxxL", _NUMBER[record.stream], len(data))

@@ -12,7 +12,7 @@ from hawse_agent.engine.views import ContainerState, ContainerView, Event, ExecV
 from hawse_agent.images.image import ImageConfig
 from hawse_agent.images.store import Image
 from hawse_agent.paths import Paths
-from hawse_agent.spec.container import ContainerSpec, DeviceRate, HealthCheck, Resources
+from hawse_agent.spec.container import ContainerSpec, DeviceRate, HealthCheck, LogConfig, Resources
 from hawse_agent.spec.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
 from hawse_agent.spec.volume import Mount
 from hawse_agent.volumes.store import VolumeInfo
@@ -82,7 +82,8 @@ def inspect(
         "ResolvConfPath": str(directory / "etc" / "resolv.conf"),
         "HostnamePath": str(directory / "etc" / "hostname"),
         "HostsPath": str(directory / "etc" / "hosts"),
-        "LogPath": str(directory / f"{view.id}-json.log"),
+        "LogPath": str(directory / f"{view.id}-json.log") if spec.log.driver == "json-file" else "",
+        "LogBytesDropped": state.dropped_log_bytes,
         "Name": f"/{view.name}",
         "RestartCount": state.restart_count,
         "Driver": "overlay2",
@@ -274,10 +275,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         ]
         or None,
         "ContainerIDFile": "",
-        "LogConfig": {
-            "Type": spec.log.driver,
-            "Config": {"max-size": str(spec.log.max_size), "max-file": str(spec.log.max_files)},
-        },
+        "LogConfig": {"Type": spec.log.driver, "Config": _log_options(spec.log)},
         "NetworkMode": spec.network_mode,
         "PortBindings": bindings,
         "RestartPolicy": {"Name": spec.restart.mode, "MaximumRetryCount": spec.restart.max_retries},
@@ -312,6 +310,16 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "Runtime": "hawse",
         **resources(spec.resources),
     }
+
+
+def _log_options(log: LogConfig) -> dict[str, str]:
+    """Those in force, since they are not Docker's own defaults."""
+    if log.driver == "none":
+        return {}
+    options = {"max-size": str(log.max_size or -1), "max-file": str(log.max_files)}
+    if log.buffer != LogConfig.buffer:
+        options |= {"mode": "non-blocking", "max-buffer-size": str(log.buffer)}
+    return options
 
 
 def resources(limits: Resources) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""Logs: lines in, records out; rotation, tails, following, a full disk, spoilt lines."""
+"""Logs: lines in, records out; rotation, tails, following, a slow or full disk, spoilt lines."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hawse_agent.spec.container import LogConfig
 from hawse_agent.supervise import logs
+from hawse_agent.supervise.logwriter import LONGEST_LINE, LogWriter, PatientDisk, PlainDisk
+from hawse_agent.supervise.loop import Loop
 
 
 @pytest.fixture
@@ -18,16 +21,28 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "c-json.log"
 
 
+def new_writer(path: Path, config: LogConfig) -> LogWriter:
+    return LogWriter(path, config, PlainDisk())
+
+
+def end(writer: LogWriter) -> None:
+    """As at the end of a run."""
+    over: list[bool] = []
+    writer.flush(lambda: over.append(True))
+    assert over
+    writer.close()
+
+
 def texts(path: Path, **options: object) -> list[str]:
     return [record.data.decode() for record in logs.read(path, **options)]  # type: ignore[arg-type]
 
 
 def test_lines_become_records(path: Path) -> None:
-    writer = logs.LogWriter(path, LogConfig())
+    writer = new_writer(path, LogConfig())
     writer.write("stdout", b"one\ntw")
     writer.write("stderr", b"oops\n")
     writer.write("stdout", b"o\nlast")
-    writer.close()
+    end(writer)
     assert texts(path) == ["one\n", "oops\n", "two\n", "last"]
     assert texts(path, stdout=False) == ["oops\n"]
     first = json.loads(path.read_text().splitlines()[0])
@@ -36,10 +51,10 @@ def test_lines_become_records(path: Path) -> None:
 
 
 def test_rotation_keeps_the_youngest_files(path: Path) -> None:
-    writer = logs.LogWriter(path, LogConfig(max_size=400, max_files=3))
+    writer = new_writer(path, LogConfig(max_size=400, max_files=3))
     for number in range(40):
         writer.write("stdout", f"line {number}\n".encode())
-    writer.close()
+    end(writer)
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "c-json.log",
         "c-json.log.1",
@@ -52,14 +67,14 @@ def test_rotation_keeps_the_youngest_files(path: Path) -> None:
 
 
 def test_tail_zero_shows_nothing(path: Path) -> None:
-    writer = logs.LogWriter(path, LogConfig())
+    writer = new_writer(path, LogConfig())
     writer.write("stdout", b"a\nb\n")
     assert texts(path, tail=0) == []
     assert texts(path, tail=1) == ["b\n"]
 
 
 def test_following_crosses_a_rotation_and_ends(path: Path) -> None:
-    writer = logs.LogWriter(path, LogConfig(max_size=300, max_files=2))
+    writer = new_writer(path, LogConfig(max_size=300, max_files=2))
     writer.write("stdout", b"first\n")
     seen: list[str] = []
     stopped = threading.Event()
@@ -75,7 +90,7 @@ def test_following_crosses_a_rotation_and_ends(path: Path) -> None:
     assert got_first.wait(5)
     for number in range(3):
         writer.write("stdout", f"{number}\n".encode())
-    writer.close()
+    end(writer)
     stopped.set()
     reader.join(5)
     assert not reader.is_alive()
@@ -83,13 +98,13 @@ def test_following_crosses_a_rotation_and_ends(path: Path) -> None:
 
 
 def test_a_full_disk_is_counted_and_leaves_whole_lines() -> None:
-    writer = logs.LogWriter(Path("/dev/full"), LogConfig())
+    writer = new_writer(Path("/dev/full"), LogConfig())
     writer.write("stdout", b"lost\n")
     assert writer.dropped > 0
 
 
 def test_a_spoilt_line_is_passed_over(path: Path) -> None:
-    writer = logs.LogWriter(path, LogConfig())
+    writer = new_writer(path, LogConfig())
     writer.write("stdout", b"good\n")
     with path.open("ab") as file:
         file.write(b'{"log":"half\n')
@@ -115,7 +130,7 @@ def test_since_and_until(path: Path) -> None:
 
 def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk: the writer goes on in the file that it has, and rotates later."""
-    writer = logs.LogWriter(path, LogConfig(max_size=400, max_files=3))
+    writer = new_writer(path, LogConfig(max_size=400, max_files=3))
     for number in range(4):
         writer.write("stdout", f"line {number}\n".encode())
     real = os.open
@@ -129,8 +144,197 @@ def test_a_rotation_that_fails_loses_nothing(path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "open", real)
     for number in range(8, 12):
         writer.write("stdout", f"line {number}\n".encode())
-    writer.close()
+    end(writer)
     seen = [int(text.split()[1]) for text in texts(path)]
     assert seen == sorted(seen)
     assert seen[-4:] == [8, 9, 10, 11]
     assert {4, 5, 6, 7} <= set(seen)
+
+
+# -- lines that come in parts -----------------------------------------------------------------------
+
+
+def test_a_long_line_is_split_and_read_as_one(path: Path) -> None:
+    writer = new_writer(path, LogConfig())
+    line = "é" * LONGEST_LINE  # of two bytes each: the cuts must not fall inside one
+    writer.write("stdout", b"before\n" + line.encode()[:20_001])
+    writer.write("stderr", b"between\n")
+    writer.write("stdout", line.encode()[20_001:] + b"\nafter\n")
+    end(writer)
+    parts = [json.loads(text) for text in path.read_text().splitlines()]
+    assert max(len(part["log"].encode()) for part in parts) <= LONGEST_LINE
+    assert [part.get("partial", False) for part in parts] == [False, True, False, True, False, False]
+    assert "".join(texts(path, stderr=False)) == f"before\n{line}\nafter\n"
+    assert "".join(texts(path, stderr=False, tail=2)) == f"{line}\nafter\n"
+    assert "".join(texts(path, tail=3)) == "".join(texts(path))[len("before\n") :]
+    begins = [record.begins for record in logs.read(path)]
+    assert begins == [True, True, True, False, False, True]
+
+
+def test_bytes_that_are_no_text_are_shown_as_docker_shows_them(path: Path) -> None:
+    writer = new_writer(path, LogConfig())
+    writer.write("stdout", b"\xff\x00\n" + b"\x80" * (LONGEST_LINE + 1) + b"\n")
+    end(writer)
+    assert "".join(texts(path)) == "\ufffd\0\n" + "\ufffd" * (LONGEST_LINE + 1) + "\n"
+
+
+# -- a tail -----------------------------------------------------------------------------------------
+
+
+def test_a_tail_goes_back_over_rotated_files_and_blocks(path: Path) -> None:
+    writer = new_writer(path, LogConfig(max_size=100_000, max_files=4))
+    for number in range(3000):
+        writer.write("stdout" if number % 2 else "stderr", f"{number} {'x' * 50}\n".encode())
+    end(writer)
+    every = texts(path)
+    for count in (1, 2, 999, 1500, len(every), len(every) + 1):
+        assert texts(path, tail=count) == every[-count:]
+    assert texts(path, tail=700, stderr=False) == [text for text in every if int(text.split()[0]) % 2][-700:]
+
+
+def test_a_line_that_is_being_written_waits_for_its_end(path: Path) -> None:
+    writer = new_writer(path, LogConfig())
+    writer.write("stdout", b"whole\n")
+    with path.open("ab") as file:
+        file.write(b'{"log":"ha')
+    assert texts(path) == texts(path, tail=1) == ["whole\n"]
+
+
+# -- rotations under a reader -----------------------------------------------------------------------
+
+
+def test_rotations_under_a_reader_lose_and_repeat_nothing(path: Path) -> None:
+    """However far the reader is behind, as long as the files still exist."""
+    writer = new_writer(path, LogConfig(max_size=1000, max_files=1000))
+    writer.write("stdout", b"0\n")
+    stopped = False
+    reader = logs.read(path, follow=True, stop=lambda: stopped)
+    seen = [next(reader).data]
+    for number in range(1, 400):
+        writer.write("stdout", f"{number}\n".encode())
+        if number % 97 == 0:
+            seen.append(next(reader).data)
+    end(writer)
+    stopped = True
+    seen += [record.data for record in reader]
+    assert [int(data) for data in seen] == list(range(400))
+
+
+def test_a_reader_goes_on_with_the_oldest_that_is_left(path: Path) -> None:
+    writer = new_writer(path, LogConfig(max_size=1000, max_files=3))
+    writer.write("stdout", b"0\n")
+    reader = logs.read(path, follow=True, stop=lambda: True)
+    seen = [int(next(reader).data)]
+    for number in range(1, 400):
+        writer.write("stdout", f"{number}\n".encode())
+    seen += [int(record.data) for record in reader]
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 399 and texts(path)[0] == f"{seen[seen.index(399) - len(texts(path)) + 1]}\n"
+
+
+def test_a_log_of_one_file_is_replaced_under_its_reader(path: Path) -> None:
+    writer = new_writer(path, LogConfig(max_size=1000, max_files=1))
+    for number in range(8):
+        writer.write("stdout", f"{number}\n".encode())
+    reader = logs.read(path, follow=True, stop=lambda: True)
+    seen = [int(next(reader).data)]
+    for number in range(8, 20):
+        writer.write("stdout", f"{number}\n".encode())
+    seen += [int(record.data) for record in reader]
+    assert seen[-1] == 19 and seen == sorted(set(seen))
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_size_without_limit(path: Path) -> None:
+    writer = new_writer(path, LogConfig(max_size=0, max_files=2))
+    for _ in range(100):
+        writer.write("stdout", b"x" * 1000 + b"\n")
+    end(writer)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+# -- a slow disk ------------------------------------------------------------------------------------
+
+
+class StuckDisk:
+    """Takes a write and says nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self._fd = -1
+        self._done: Callable[[int], None] | None = None
+
+    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+        assert self._done is None, "one write at a time"
+        self._fd, self.data, self._done = fd, data, done
+        return None
+
+    def let_go(self) -> None:
+        done, self._done = self._done, None
+        assert done is not None
+        done(os.write(self._fd, self.data))
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_slow_disk_holds_nothing_up(path: Path) -> None:
+    """Lines wait, up to the buffer's size; those above are dropped, counted and told."""
+    disk = StuckDisk()
+    drops: list[int] = []
+    writer = LogWriter(path, LogConfig(buffer=2000), disk, when_dropping=lambda: drops.append(writer.dropped))
+    for number in range(100):
+        writer.write("stdout", f"{number:09}\n".encode())
+    assert texts(path) == []
+    kept = [record.data for record in writer.unwritten()]
+    assert writer.dropped == (100 - len(kept)) * 10 == drops[-1] > 0
+    over: list[bool] = []
+    writer.flush(lambda: over.append(True))
+    assert not over
+    disk.let_go()
+    assert texts(path) == ["000000000\n"] and not over
+    disk.let_go()
+    assert over
+    writer.write("stdout", b"again\n")
+    disk.let_go()
+    assert [text.encode() for text in texts(path)] == [*kept, b"again\n"]
+    assert writer.unwritten() == []
+
+
+def test_a_disk_that_never_takes_it_is_given_up(path: Path) -> None:
+    writer = LogWriter(path, LogConfig(), StuckDisk())
+    writer.write("stdout", b"under way\n")
+    writer.write("stdout", b"waiting\n")
+    over: list[bool] = []
+    writer.flush(lambda: over.append(True))
+    writer.give_up()
+    assert over and writer.dropped == len(b"waiting\n")
+    writer.close()
+
+
+def test_the_kernel_waits_for_the_disk(path: Path) -> None:
+    """A pipe that nobody reads is as slow as a disk can be: a write to it blocks."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    loop = Loop()
+    disk = PatientDisk(loop)
+    writer = LogWriter(path, LogConfig(), disk)
+    writer.write("stdout", b"x\n")
+    if disk.waits:
+        pytest.skip("this kernel has no io_uring")
+    line = b"y" * 10_000 + b"\n"
+    for _ in range(20):  # more than a pipe holds
+        writer.write("stdout", line)
+    over: list[bool] = []
+    writer.flush(lambda: over.append(True))
+    received = 0
+    while not over:
+        loop.run_once()
+        while True:
+            try:
+                received += os.read(reader, 1 << 20).count(b"\n")
+            except BlockingIOError:
+                break
+    assert (received, writer.dropped) == (21, 0)
+    writer.close()
+    os.close(reader)

@@ -1,0 +1,295 @@
+"""Writes a container's log (the format is that of `logs.py`), and never holds the container up.
+
+    output ──► lines ──► queue (bounded) ──► one write at a time ──► <path>, <path>.1 …
+
+A write is the kernel's to finish: while it takes its time, lines wait in memory, and once there are too many,
+further ones are dropped. What a full disk does not take is dropped, too. `dropped` counts both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hawse_agent.linux.uring import Ring
+from hawse_agent.spec.container import LogConfig
+from hawse_agent.supervise import logs
+from hawse_agent.supervise.logs import LogRecord, Stream
+from hawse_agent.supervise.loop import READ, Loop
+
+LONGEST_LINE = 16 * 1024
+"""Bytes after which a line without an end is written in parts, as Docker does."""
+PATIENCE = 30.0
+"""Seconds that the end of a run waits for a disk that takes nothing."""
+_AT_ONCE = 1 << 18
+"""Bytes of one write."""
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class Disk(Protocol):
+    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+        """Append: how many bytes it took, or a negative errno; None: `done` is called with that, later."""
+
+    def close(self) -> None: ...
+
+
+class _Line(NamedTuple):
+    encoded: bytes
+    size: int
+    """Of the output that it stands for."""
+    stream: Stream
+
+
+class LogWriter:
+    """Splits what comes out of a container into lines, and writes them. Owned by one shim.
+
+    `when_dropping` is called whenever `dropped` has grown.
+    """
+
+    def __init__(
+        self, path: Path, config: LogConfig, disk: Disk, *, when_dropping: Callable[[], None] = lambda: None
+    ) -> None:
+        self._path, self._config, self._disk, self._when_dropping = path, config, disk, when_dropping
+        self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._queue: deque[_Line] = deque()
+        self._queued = 0
+        self._under_way: list[_Line] = []
+        self._rest = b""
+        """What the disk has not taken of them."""
+        self._waiting = False
+        """For the disk to say how it went."""
+        self._then: list[Callable[[], None]] = []
+        self.dropped = 0
+        """Bytes of output that are not in the log."""
+        self._fd = -1
+        self._size = 0
+        if config.driver != "none":
+            self._open()
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        if self._fd < 0:
+            return
+        *lines, rest = (self._partial[stream] + data).split(b"\n")
+        for line in lines:
+            self._add(stream, self._without_parts(stream, line) + b"\n")
+        self._partial[stream] = self._without_parts(stream, rest)
+        if not self._waiting:
+            self._write_next()
+
+    def flush(self, then: Callable[[], None]) -> None:
+        """Write lines that have no end, since the container has; `then` when all that came is on the disk,
+        or when that has not taken it for long."""
+        for stream, rest in self._partial.items():
+            if rest and self._fd >= 0:
+                self._add(stream, rest)
+                self._partial[stream] = b""
+        if not self._waiting:
+            self._write_next()
+        if self._waiting:
+            self._then.append(then)
+        else:
+            then()
+
+    def give_up(self) -> None:
+        """What is not on the disk now is dropped; whoever waits for it goes on."""
+        self._drop(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        self._tell()
+
+    def unwritten(self) -> list[LogRecord]:
+        """What has come and is not in the file, lines without an end included."""
+        lines = [logs.decode(line.encoded) for line in (*self._under_way, *self._queue)]
+        return [line for line in lines if line is not None] + [
+            LogRecord(time=0.0, time_text="", stream=stream, data=rest)
+            for stream, rest in self._partial.items()
+            if rest
+        ]
+
+    def written(self, file: os.stat_result) -> int | None:
+        """How much of this file is settled, when it is the one being written; None for an older one."""
+        if self._fd < 0:
+            return None
+        now = os.fstat(self._fd)
+        return self._size if (now.st_dev, now.st_ino) == (file.st_dev, file.st_ino) else None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._disk.close()
+
+    # inside
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, _FLAGS, 0o640)
+        self._size = os.fstat(self._fd).st_size
+
+    def _without_parts(self, stream: Stream, text: bytes) -> bytes:
+        """What is left of a long line when its full parts have been added."""
+        while len(text) >= LONGEST_LINE:
+            cut = _character_boundary(text, LONGEST_LINE - 1)
+            self._add(stream, text[:cut], partial=True)
+            text = text[cut:]
+        return text
+
+    def _add(self, stream: Stream, text: bytes, *, partial: bool = False) -> None:
+        encoded = logs.encode(stream, text, partial=partial)
+        line = _Line(encoded, len(text), stream)
+        if self._queued + len(encoded) > self._config.buffer and (self._under_way or self._queue):
+            self._drop([line])
+            return
+        self._queue.append(line)
+        self._queued += len(encoded)
+
+    def _write_next(self) -> None:
+        """As much as is there, until the disk takes its time."""
+        while self._fd >= 0 and (self._under_way or self._queue):
+            if not self._under_way:
+                self._under_way = self._next_block()
+                self._rest = b"".join(line.encoded for line in self._under_way)
+            result = self._disk.write(self._fd, self._rest, self._done)
+            if result is None:
+                self._waiting = True
+                return
+            self._settle(result)
+
+    def _done(self, result: int) -> None:
+        self._waiting = False
+        self._settle(result)
+        self._write_next()
+        if not self._waiting:
+            self._tell()
+
+    def _tell(self) -> None:
+        then, self._then = self._then, []
+        for work in then:
+            work()
+
+    def _next_block(self) -> list[_Line]:
+        """The lines of the next write: no more than the current file still holds, but at least one."""
+        most = self._config.max_size
+        if most and self._size and self._size + len(self._queue[0].encoded) > most:
+            self._rotate()
+        block: list[_Line] = []
+        size = 0
+        while self._queue and size < _AT_ONCE:
+            length = len(self._queue[0].encoded)
+            if block and most and self._size + size + length > most:
+                break
+            block.append(self._queue.popleft())
+            size += length
+        self._queued -= size
+        return block
+
+    def _settle(self, result: int) -> None:
+        if result > 0:
+            self._rest = self._rest[result:]
+        if self._rest and result > 0:
+            return  # a part was taken: the rest is tried
+        block, self._under_way = self._under_way, []
+        size = sum(len(line.encoded) for line in block)
+        if not self._rest:
+            self._size += size
+            return
+        if len(self._rest) < size:  # half a line would spoil the next one
+            os.ftruncate(self._fd, self._size)
+        self._rest = b""
+        self._drop(block)
+
+    def _drop(self, lines: list[_Line] | deque[_Line]) -> None:
+        if lines:
+            self.dropped += sum(line.size for line in lines)
+            self._when_dropping()
+
+    def _rotate(self) -> None:
+        keep = max(1, self._config.max_files) - 1
+        beside = self._path.with_name(f"{self._path.name}.new")
+        try:
+            fresh = os.open(beside, _FLAGS | os.O_TRUNC, 0o640)
+        except OSError:  # a full disk: it goes on in the file that is open, and is tried again
+            return
+        for number in range(keep - 1, 0, -1):
+            older = logs.rotated(self._path, number)
+            if older.exists():
+                older.rename(logs.rotated(self._path, number + 1))
+        if keep:
+            self._path.rename(logs.rotated(self._path, 1))
+        beside.rename(self._path)
+        os.close(self._fd)
+        self._fd, self._size = fresh, 0
+
+
+class PlainDisk:
+    """Waits for each write."""
+
+    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+        try:
+            return os.write(fd, data)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
+    def close(self) -> None:
+        """Nothing is ever under way."""
+
+
+class PatientDisk:
+    """Lets the kernel wait for the disk. Where it cannot, each write is waited for."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._ring: Ring | None = None
+        self._plain: PlainDisk | None = None
+        self._data = b""
+        self._fd = -1
+        self._done: Callable[[int], None] = lambda _: None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it must wait for each write itself, on this kernel."""
+        return self._plain is not None
+
+    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+        if self._ring is None and self._plain is None:  # made when something is said: many never do
+            try:
+                self._ring = Ring()
+            except OSError:
+                self._plain = PlainDisk()
+            else:
+                self._loop.add(self._ring.fd, READ, self._ready)
+        if self._ring is None:
+            assert self._plain is not None
+            return self._plain.write(fd, data, done)
+        self._fd, self._data, self._done = fd, data, done
+        self._ring.write(fd, data)
+        return None
+
+    def _ready(self, _: int) -> None:
+        assert self._ring is not None
+        result = self._ring.result()
+        if result is None:
+            return
+        if result in (-errno.EINVAL, -errno.EOPNOTSUPP):  # an old kernel has rings that cannot write
+            self.close()
+            self._plain = PlainDisk()
+            result = self._plain.write(self._fd, self._data, self._done) or 0
+        self._data = b""
+        self._done(result)
+
+    def close(self) -> None:
+        if self._ring is not None:
+            self._loop.remove(self._ring.fd)
+            self._ring.close()
+            self._ring = None
+
+
+def _character_boundary(text: bytes, at: int) -> int:
+    """The last place up to `at` that is not inside a character of UTF-8."""
+    for place in range(at, at - 4, -1):
+        if text[place] & 0xC0 != 0x80:
+            return place
+    return at  # no text: any place is as good
