@@ -113,6 +113,60 @@ def test_inspect(populated: AgentUnderTest, words: str) -> None:
     same(populated, "inspect", *words.split())
 
 
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ("status=exited", "ended"), ("status=created status=running", "made web"), ("exited=3", "ended"),
+        ("exited=0", ""), ("name=^/we", "web"), ("name=e", "ended made web"), ("label=a", "web"),
+        ("label=a=<b>", "web"), ("label=a=c", ""), ("label=a label=nope", ""), ("volume=data", "web"),
+        ("volume=/d", "web"), ("volume=/srv", "web"), ("publish=80", "web"), ("publish=9000-9001/tcp", "web"),
+        ("publish=19000", ""), ("expose=7", "web"), ("expose=7/udp", ""), ("ancestor=busybox", ""),
+        ("ancestor=busybox:test", "ended made web"), ("before=ended", "made web"),
+        ("since=web", "ended made"),
+        ("network=bridge", "ended made"), ("network=inner", "web"), ("health=none", "ended made web"),
+        ("is-task=true", ""), ("is-task=false status=running", "web"),
+    ],
+)  # fmt: skip
+def test_ps_filters(populated: AgentUnderTest, filters: str, names: str) -> None:
+    words = [word for text in filters.split() for word in ("--filter", text)]
+    shown = hawse(populated.socket, "ps", "-a", "--format", "{{.Names}}", *words).stdout
+    assert " ".join(sorted(shown.split())) == names
+
+
+@pytest.mark.parametrize(
+    ("filter", "message"),
+    [
+        ("nope=1", "invalid filter 'nope'"),
+        ("status=asleep", "Unrecognised filter value for status: asleep"),
+        ("health=fine", "Unrecognised filter value for health: fine"),
+        ("exited=x", "invalid filter 'exited=x'"),
+        ("publish=:80", "invalid filter 'publish=:80'"),
+        ("before=nope", "No such container: nope"),
+        ("name=(", "is not a regular expression"),
+    ],
+)
+def test_a_filter_that_there_is_not(populated: AgentUnderTest, filter: str, message: str) -> None:
+    assert message in hawse(populated.socket, "ps", "-f", filter, code=None).stderr
+
+
+@pytest.mark.parametrize(
+    ("noun", "filter", "names"),
+    [
+        *(("image", f"reference={pattern}", "busybox:test") for pattern in ("busybox", "busybox:t*", "*")),
+        ("image", "reference=*/busybox", ""), ("image", "until=0s", "busybox:test"),
+        ("image", "until=10h", ""),
+        ("image", "dangling=true", ""), ("image", "label=x", ""), ("network", "type=custom", "inner"),
+        ("network", "name=inn", "inner"), ("network", "label=net=1", "inner"),
+        ("network", "driver=null", "none"),
+        ("network", "dangling=true", ""), ("volume", "name=dat", "data"), ("volume", "label=kind", "data"),
+    ],
+)  # fmt: skip
+def test_filters_of_other_lists(populated: AgentUnderTest, noun: str, filter: str, names: str) -> None:
+    form = "{{.Repository}}:{{.Tag}}" if noun == "image" else "{{.Name}}"
+    shown = populated.docker(noun, "ls", "--format", form, "--filter", filter).stdout
+    assert " ".join(sorted(shown.split())) == names
+
+
 def test_json_is_the_api_s(populated: AgentUnderTest) -> None:
     (listed,) = json.loads(hawse(populated.socket, "--json", "ps", "-a").stdout).values()
     assert [entry["Names"] for entry in listed] == [["/ended"], ["/made"], ["/web"]]

@@ -101,11 +101,11 @@ class Images:
                 self._published("delete", image)
         return removed
 
-    def prune(self, *, every: bool) -> Pruned:
+    def prune(self, *, every: bool, wanted: Callable[[Image], bool] = lambda image: True) -> Pruned:
         """Remove unused images without a name, or `every` unused one."""
         with self._adding:
             known = {image.id: image for image in self.store.list()}
-            pruned = self.store.prune(in_use=self.users, every=every)
+            pruned = self.store.prune(in_use=self.users, every=every, wanted=wanted)
         for entry in pruned.removed:
             if entry.get("Deleted") in known:
                 self._published("delete", known[entry["Deleted"]])

@@ -65,10 +65,12 @@ class Volumes:
             return
         self._events.publish("volume", "destroy", name, {"driver": "local"})
 
-    def prune(self, *, named: bool) -> dict[str, int]:
+    def prune(
+        self, *, named: bool, wanted: Callable[[VolumeInfo], bool] = lambda info: True
+    ) -> dict[str, int]:
         """Remove volumes that no container refers to; only anonymous ones unless `named`. Name → bytes."""
         removed = {}
-        for info in self.store.list():
+        for info in filter(wanted, self.store.list()):
             if self.users(info.spec.name) or not (named or LABEL_ANONYMOUS in info.spec.labels):
                 continue
             size = self.store.size(info.spec.name)

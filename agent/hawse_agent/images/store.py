@@ -240,12 +240,14 @@ class ImageStore:
             removed = self._untag_all((*image.repo_tags, *image.repo_digests))
             return removed if users else removed + self._delete(image)
 
-    def prune(self, *, in_use: InUse, every: bool = False) -> Pruned:
+    def prune(
+        self, *, in_use: InUse, every: bool = False, wanted: Callable[[Image], bool] = lambda image: True
+    ) -> Pruned:
         """Remove unused images without a name, or `every` unused one."""
         removed: Removed = []
         with self._lock:
             before = self._layer_sizes()
-            for image in self.list():
+            for image in filter(wanted, self.list()):
                 if (image.repo_tags and not every) or in_use(image.id):
                     continue
                 removed += self._untag_all((*image.repo_tags, *image.repo_digests))

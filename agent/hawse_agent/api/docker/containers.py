@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.images import check_platform
 from hawse_agent.api.docker.lowering import container_spec, resources, restart_policy
+from hawse_agent.api.docker.selection import Selection
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.cgroups import Stats
@@ -22,10 +23,6 @@ from hawse_agent.errors import Conflict, InputError, NotFound, NotSupported
 from hawse_agent.images.store import Image
 from hawse_agent.spec.records import NetworkRecord
 
-_FILTERS = (
-    *("id", "name", "label", "status", "ancestor", "network"),
-    *("volume", "health", "exited", "before", "since"),
-)
 _BEAT = 10.0
 """Seconds between two looks at whether a waiting client is still there."""
 _NOT_MODIFIED = Response(status=304)
@@ -69,15 +66,20 @@ class Containers:
     # looking
 
     def list(self, request: Request) -> Response:
-        filters = Filters(request.query.json("filters"), _FILTERS)
-        every = request.query.flag("all") or "status" in filters or "exited" in filters
+        networks, sizes = self._networks(), request.query.flag("size")
+        selection = Selection(
+            request.query.json("filters"),
+            created=lambda name: self._containers.record(name).created,
+            image_id=self._image_id,
+            networks=networks,
+        )
+        every = request.query.flag("all") or selection.stopped
         limit = int(request.query.number("limit", 0) or 0)
-        found = [view for view in self._containers.list() if self._wanted(view, filters)]
+        found = [view for view in self._containers.list() if selection.wants(view, self._image(view))]
         if not every and limit <= 0:
             found = [view for view in found if view.state.running]
         if limit > 0:
             found = found[:limit]
-        networks, sizes = self._networks(), request.query.flag("size")
         return Response(
             json=[
                 views.summary(view, self._image(view), networks, self._size(view) if sizes else None)
@@ -85,49 +87,11 @@ class Containers:
             ]
         )
 
-    def _wanted(self, view: ContainerView, filters: Filters) -> bool:
-        health = view.state.health.status if view.state.health is not None else "none"
-        return (
-            filters.prefix("id", view.id)
-            and filters.matches("name", f"/{view.name}", view.name)
-            and ("label" not in filters or filters.labels(views.labels(view.record.spec, self._image(view))))
-            and filters.one("status", view.state.status)
-            and filters.one("health", health)
-            and filters.one("exited", str(view.state.exit_code) if view.state.finished_at else "")
-            and (
-                not filters.values("ancestor")
-                or any(self._descends(view, name) for name in filters.values("ancestor"))
-            )
-            and ("network" not in filters or self._is_on(view, filters.values("network")))
-            and (
-                not filters.values("volume")
-                or any(
-                    v in (*view.record.volumes.values(), *view.record.volumes)
-                    for v in filters.values("volume")
-                )
-            )
-            and all(view.record.created < self._created(name) for name in filters.values("before"))
-            and all(view.record.created > self._created(name) for name in filters.values("since"))
-        )
-
-    def _is_on(self, view: ContainerView, wanted: Sequence[str]) -> bool:
-        """By name or id, whether it runs or not."""
-        known = self._networks()
-        names = set(views.network_names(view, known))
-        return any(name in names for name in wanted) or any(
-            record.name in names and record.id.startswith(name)
-            for record in known.values()
-            for name in wanted
-        )
-
-    def _descends(self, view: ContainerView, name: str) -> bool:
+    def _image_id(self, name: str) -> str | None:
         try:
-            return self._engine.images.get(name).id == view.record.image_id
+            return self._engine.images.get(name).id
         except NotFound:
-            return False
-
-    def _created(self, name: str) -> float:
-        return self._containers.record(name).created
+            return None
 
     def inspect(self, request: Request) -> Response:
         view = self._containers.get(request.params["id"])
@@ -190,13 +154,12 @@ class Containers:
         return EMPTY
 
     def prune(self, request: Request) -> Response:
-        filters = Filters(request.query.json("filters"), ("label", "until"))
-        if "until" in filters:
-            raise NotSupported("the filter until is not supported by hawse-agent")
+        filters = Filters(request.query.json("filters"), ("label", "label!", "until"))
         removed, reclaimed = [], 0
         for view in self._containers.list():
             labels = views.labels(view.record.spec, self._image(view))
-            if view.state.status in ("created", "exited", "dead") and filters.labels(labels):
+            stopped = view.state.status in ("created", "exited", "dead")
+            if stopped and filters.prunes(labels, view.record.created):
                 size = self._size(view)
                 try:
                     self._containers.remove(view.id)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hawse_agent.errors import InputError
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_AGE = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
+_FLAGS = {"1": True, "true": True, "t": True, "0": False, "false": False, "f": False}
 
 
 class Filters:
@@ -25,6 +31,7 @@ class Filters:
             if listed is None:
                 raise InputError(f"invalid filter '{name}': expected a list")
             self._values[name] = [str(value) for value in listed]
+        self._until = _until(self.values("until"), time.time())
 
     def __contains__(self, name: str) -> bool:
         return bool(self._values.get(name))
@@ -41,11 +48,6 @@ class Filters:
         wanted = self.values(name)
         return not wanted or any(_found(text, candidate) for text in wanted for candidate in candidates)
 
-    def prefix(self, name: str, value: str) -> bool:
-        """Whether `value` begins with one of those asked for."""
-        wanted = self.values(name)
-        return not wanted or value.startswith(tuple(wanted))
-
     def labels(self, labels: Mapping[str, str], name: str = "label") -> bool:
         """All of `key` and `key=value` hold."""
         for entry in self.values(name):
@@ -54,9 +56,25 @@ class Filters:
                 return False
         return True
 
+    def prunes(self, labels: Mapping[str, str], created: float = 0.0) -> bool:
+        """Whether `label`, `label!` and `until` let something be removed that has these labels."""
+        if self._until is not None and created >= self._until:
+            return False
+        return self.labels(labels) and ("label!" not in self or not self.labels(labels, "label!"))
+
     def flag(self, name: str, default: bool) -> bool:
         values = self.values(name)
-        return values[-1].lower() in ("1", "true") if values else default
+        if not values:
+            return default
+        if len(values) > 1 or values[0].lower() not in _FLAGS:
+            raise InputError(f"invalid filter '{name}={','.join(values)}': expected true or false")
+        return _FLAGS[values[0].lower()]
+
+    def check(self, name: str, known: Sequence[str]) -> None:
+        """Raises InputError for a value that there is not."""
+        for value in self.values(name):
+            if value not in known:
+                raise InputError(f"Unrecognised filter value for {name}: {value}")
 
 
 def _found(expression: str, text: str) -> bool:
@@ -64,3 +82,20 @@ def _found(expression: str, text: str) -> bool:
         return re.search(expression, text) is not None
     except re.error:
         raise InputError(f"invalid filter: {expression!r} is not a regular expression") from None
+
+
+def _until(values: Sequence[str], now: float) -> float | None:
+    """A date, seconds since 1970, or how long ago."""
+    if not values:
+        return None
+    text = values[0]
+    if len(values) > 1:
+        raise InputError("more than one until filter specified")
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if re.fullmatch(rf"({_AGE})+", text):
+        return now - sum(float(number) * _UNITS[unit] for number, unit in re.findall(_AGE, text))
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
+    except ValueError:
+        raise InputError(f"invalid filter 'until={text}': expected a time, or how long ago: 10m") from None

@@ -6,8 +6,9 @@ import base64
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from hawse_agent.api.docker import views
@@ -51,29 +52,32 @@ class Images:
 
     def list(self, request: Request) -> Response:
         filters = Filters(
-            request.query.json("filters"), ("reference", "dangling", "label", "before", "since")
+            request.query.json("filters"),
+            ("reference", "dangling", "label", "before", "since", "until"),
         )
         every = self._images.list()
         shared = views.shared_sizes(every) if request.query.flag("shared-size") else {}
+        before = [self._images.get(name).created for name in filters.values("before")]
+        since = [self._images.get(name).created for name in filters.values("since")]
+        shown = (
+            _named(image, filters.values("reference"))
+            for image in every
+            if all(image.created < time for time in before) and all(image.created > time for time in since)
+        )
         return Response(
             json=[
                 views.image_summary(image, len(self._images.users(image.id)), shared.get(image.id, -1))
-                for image in every
+                for image in shown
                 if self._wanted(image, filters)
             ]
         )
 
     def _wanted(self, image: Image, filters: Filters) -> bool:
-        names = filters.values("reference")
-        if names and not any(_matches(image, name) for name in names):
+        if "reference" in filters and not image.repo_tags and not image.repo_digests:
             return False
         if "dangling" in filters and filters.flag("dangling", False) != (not image.repo_tags):
             return False
-        if any(image.created >= self._images.get(name).created for name in filters.values("before")):
-            return False
-        if any(image.created <= self._images.get(name).created for name in filters.values("since")):
-            return False
-        return filters.labels(image.config.labels)
+        return filters.prunes(image.config.labels, views.epoch(image.created))
 
     def inspect(self, request: Request) -> Response:
         return Response(json=views.image_inspect(self._images.get(request.params["name"])))
@@ -132,8 +136,11 @@ class Images:
         return Response(json=list(removed))
 
     def prune(self, request: Request) -> Response:
-        filters = Filters(request.query.json("filters"), ("dangling",))
-        pruned = self._images.prune(every=not filters.flag("dangling", True))
+        filters = Filters(request.query.json("filters"), ("dangling", "label", "label!", "until"))
+        pruned = self._images.prune(
+            every=not filters.flag("dangling", True),
+            wanted=lambda image: filters.prunes(image.config.labels, views.epoch(image.created)),
+        )
         self._events.publish("image", "prune", "", {"reclaimed": str(pruned.reclaimed)})
         return Response(
             json={"ImagesDeleted": list(pruned.removed) or None, "SpaceReclaimed": pruned.reclaimed}
@@ -153,9 +160,25 @@ def check_platform(text: str) -> None:
         raise NotSupported(f"platform {text} is not supported by hawse-agent: this machine is {own}")
 
 
-def _matches(image: Image, pattern: str) -> bool:
-    names = [name for tag in image.repo_tags for name in (tag, tag.rpartition(":")[0])]
-    return any(fnmatch(name, pattern) for name in names)
+def _named(image: Image, patterns: Sequence[str]) -> Image:
+    """With those of its names that one of the patterns matches: `team/*`, `nginx:1.*`, `nginx`."""
+    if not patterns:
+        return image
+
+    def wanted(name: str, short: str) -> bool:
+        return any(_matches(text, pattern) for text in (name, short) for pattern in patterns)
+
+    return replace(
+        image,
+        repo_tags=tuple(tag for tag in image.repo_tags if wanted(tag, tag.rpartition(":")[0])),
+        repo_digests=tuple(name for name in image.repo_digests if wanted(name, name.partition("@")[0])),
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Segment by segment: no wildcard stands for a slash."""
+    ours, wanted = name.split("/"), pattern.split("/")
+    return len(ours) == len(wanted) and all(map(fnmatchcase, ours, wanted))
 
 
 def _auth(header: str) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ class Networks:
         filters = Filters(
             request.query.json("filters"), ("name", "id", "driver", "label", "type", "scope", "dangling")
         )
+        filters.check("type", ("builtin", "custom"))
         return Response(
             json=[
                 views.network(record, ()) for record in self._networks.list() if self._wanted(record, filters)
@@ -48,7 +49,7 @@ class Networks:
         used = bool(self._networks.endpoints(record.id)) or kind == "builtin"
         return (
             filters.matches("name", record.name)
-            and filters.prefix("id", record.id)
+            and filters.matches("id", record.id)
             and filters.one("driver", "null" if record.driver == "none" else record.driver)
             and filters.labels(record.labels)
             and filters.one("type", kind)
@@ -109,11 +110,11 @@ class Networks:
         return EMPTY
 
     def prune(self, request: Request) -> Response:
-        filters = Filters(request.query.json("filters"), ("label",))
+        filters = Filters(request.query.json("filters"), ("label", "label!", "until"))
         removed = []
         for record in self._networks.list():
             unused = record.name not in _PREDEFINED and not self._networks.endpoints(record.id)
-            if unused and not self._referred(record) and filters.labels(record.labels):
+            if unused and not self._referred(record) and filters.prunes(record.labels, record.created):
                 try:
                     self._networks.remove(record.id)
                 except (Conflict, NotFound):  # taken or removed in the meantime

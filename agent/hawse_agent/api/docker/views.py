@@ -198,7 +198,7 @@ def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
     volumes: dict[str, Any] = {
         mount.target: {} for mount in spec.mounts if mount.kind == "volume" and not mount.source
     }
-    exposed: dict[str, Any] = {port: {} for port in _all_exposed(spec, image)}
+    exposed: dict[str, Any] = {port: {} for port in exposed_ports(spec, image)}
     environment = [*(own.env if own else ())]
     names = {entry.partition("=")[0] for entry in environment}
     merged = {entry.partition("=")[0]: entry for entry in environment}
@@ -423,7 +423,7 @@ def mounts(record: ContainerRecord, paths: Paths | None) -> list[dict[str, Any]]
 
 def port_bindings(view: ContainerView, image: Image | None) -> dict[str, Any]:
     """`NetworkSettings.Ports`: null for a port that is exposed and not published."""
-    found: dict[str, Any] = dict.fromkeys(_all_exposed(view.record.spec, image))
+    found: dict[str, Any] = dict.fromkeys(exposed_ports(view.record.spec, image))
     for port in view.ports:
         key = f"{port.container_port}/{port.protocol}"
         entry = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
@@ -446,14 +446,15 @@ def _published(ports: Sequence[PortRecord]) -> list[dict[str, Any]]:
 def _exposed(spec: ContainerSpec, image: Image | None, ports: Sequence[PortRecord]) -> list[dict[str, Any]]:
     published = {f"{port.container_port}/{port.protocol}" for port in ports}
     found = []
-    for port in _all_exposed(spec, image):
+    for port in exposed_ports(spec, image):
         number, _, protocol = port.partition("/")
         if port not in published and number.isdigit():
             found.append({"PrivatePort": int(number), "Type": protocol})
     return found
 
 
-def _all_exposed(spec: ContainerSpec, image: Image | None) -> list[str]:
+def exposed_ports(spec: ContainerSpec, image: Image | None) -> list[str]:
+    """`80/tcp`: of the image, exposed or published."""
     own = image.config.exposed_ports if image is not None else ()
     mapped = [f"{port.container_port}/{port.protocol}" for port in spec.ports]
     words = [port if "/" in port else f"{port}/tcp" for port in (*own, *spec.expose)]
@@ -585,7 +586,7 @@ def image_summary(image: Image, users: int, shared: int = -1) -> dict[str, Any]:
         "ParentId": "",
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
-        "Created": _epoch(image.created),
+        "Created": epoch(image.created),
         "Size": image.size,
         "SharedSize": shared,
         "VirtualSize": image.size,
@@ -635,7 +636,7 @@ def image_history(image: Image) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
             "Id": "<missing>",
-            "Created": _epoch(step.created),
+            "Created": epoch(step.created),
             "CreatedBy": step.created_by,
             "Comment": step.comment,
             "Size": size,
@@ -648,7 +649,7 @@ def image_history(image: Image) -> list[dict[str, Any]]:
     return found
 
 
-def _epoch(text: str) -> int:
+def epoch(text: str) -> int:
     try:
         return int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
     except ValueError:

@@ -49,8 +49,10 @@ def routes(router: Router, engine: Engine) -> None:
         return EMPTY
 
     def prune(request: Request) -> Response:
-        filters = Filters(request.query.json("filters"), ("all",))
-        removed = volumes.prune(named=filters.flag("all", False))
+        filters = Filters(request.query.json("filters"), ("all", "label", "label!"))
+        removed = volumes.prune(
+            named=filters.flag("all", False), wanted=lambda info: filters.prunes(info.spec.labels)
+        )
         reclaimed = sum(removed.values())
         engine.events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return Response(json={"VolumesDeleted": list(removed), "SpaceReclaimed": reclaimed})

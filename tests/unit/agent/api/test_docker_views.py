@@ -303,11 +303,20 @@ def test_filters() -> None:
     assert filters.one("status", "exited") and not filters.one("status", "running")
     assert filters.labels({"a": "", "k": "v"})
     assert not filters.labels({"a": "", "k": "w"}) and not filters.labels({"k": "v"})
-    assert filters.one("id", "anything") and filters.prefix("id", "anything")
-    assert Filters({"id": ["ab"]}, NAMES).prefix("id", "abc")
+    assert filters.one("id", "anything") and filters.matches("id", "anything")
 
 
-NAMES = ("id", "name", "status", "label", "dangling")
+def test_what_a_filter_lets_be_removed() -> None:
+    labels = Filters({"label": ["a"], "label!": ["b", "c=d"]}, NAMES)
+    assert labels.prunes({"a": ""}) and labels.prunes({"a": "", "b": ""})  # not both of label!
+    assert not labels.prunes({}) and not labels.prunes({"a": "", "b": "", "c": "d"})
+    for text in ("10m", "1970-01-01T00:10:00Z", "600"):
+        until = Filters({"until": [text]}, NAMES)
+        assert until.prunes({}, 599.0)
+    assert not until.prunes({}, 600.0)
+
+
+NAMES = ("id", "name", "status", "label", "label!", "until", "dangling")
 
 
 @pytest.mark.parametrize(("given", "flag"), [({}, True), ({"dangling": ["false"]}, False)])
@@ -321,6 +330,8 @@ def test_a_filter_that_is_a_flag(given: Any, flag: bool) -> None:
         ([], "expected an object"),
         ({"colour": ["red"]}, "invalid filter 'colour'"),
         ({"name": "x"}, "expected a list"),
+        ({"until": ["yesterday"]}, "invalid filter 'until=yesterday'"),
+        ({"until": ["1h", "2h"]}, "more than one until filter"),
     ],
 )
 def test_wrong_filters(given: Any, text: str) -> None:
