@@ -15,9 +15,8 @@ from hawse_agent.engine.views import ExecView
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound
 from hawse_agent.paths import Paths
 from hawse_agent.runtime.defaults import combine_capabilities
-from hawse_agent.spec import codec
+from hawse_agent.spec import codec, detach
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
-from hawse_agent.supervise import detach
 from hawse_agent.supervise.client import AttachOptions
 
 _OUTPUT = AttachOptions(stdout=True, stderr=True)
@@ -49,6 +48,7 @@ class Executions:
         argv: tuple[str, ...],
         *,
         env: Mapping[str, str] | None = None,
+        unset: tuple[str, ...] = (),
         user: str = "",
         cwd: str = "",
         tty: bool = False,
@@ -66,6 +66,8 @@ class Executions:
         merged = dict(entry.partition("=")[::2] for entry in config.process.env)
         if tty:
             merged.setdefault("TERM", "xterm")
+        for name in unset:
+            merged.pop(name, None)
         merged.update(env or {})
         process = replace(
             config.process,

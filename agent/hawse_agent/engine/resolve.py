@@ -79,6 +79,8 @@ def environment(spec: ContainerSpec, image: Image, hostname: str) -> tuple[str, 
     for entry in image.config.env:
         key, _, value = entry.partition("=")
         merged[key] = value
+    for key in spec.environment_unset:
+        merged.pop(key, None)
     merged.update(spec.environment)
     return tuple(f"{key}={value}" for key, value in merged.items())
 
@@ -136,6 +138,8 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         no_new_privileges=spec.no_new_privileges,
         rlimits=_rlimits(spec, around.hard_nofile),
         oom_score_adj=spec.oom_score_adj,
+        console_height=spec.console_height,
+        console_width=spec.console_width,
     )
     return RuntimeConfig(
         id=record.id,

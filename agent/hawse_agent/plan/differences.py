@@ -21,8 +21,8 @@ from hawse_agent.spec.volume import Mount
 UNSET = "(unset)"
 HIDDEN = "(hidden)"
 
-_NOT_OF_THE_CONTAINER = frozenset({"name", "depends_on"})
-"""Fields that say where a container stands, not what it is."""
+_NOT_OF_THE_CONTAINER = frozenset({"name", "depends_on", "console_height", "console_width"})
+"""Fields that say where a container stands and how it began, not what it is."""
 
 _MAPPINGS = frozenset({"environment", "labels", "sysctls"})
 _BYTES = frozenset({"memory", "memory_swap", "memory_reservation", "shm_size", "max_size"})

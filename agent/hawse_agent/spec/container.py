@@ -127,6 +127,8 @@ class ContainerSpec:
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    environment_unset: tuple[str, ...] = ()
+    """Names of the image's variables that it shall not have."""
     user: str = ""
     group_add: tuple[str, ...] = ()
     working_dir: str = ""
@@ -134,6 +136,9 @@ class ContainerSpec:
     domainname: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     tty: bool = False
+    console_height: int = 0
+    """Of the terminal when it starts, in characters; 0: as the kernel has it."""
+    console_width: int = 0
     stdin_open: bool = False
     stdin_once: bool = False
     stop_signal: str = ""

@@ -7,7 +7,7 @@ health checks, log and executions go on while there is none. The conversation is
 things happen:
 
     loop.py children.py lines.py     descriptors and timers, ended processes, JSON lines
-    streams.py detach.py logs.py     stdio, clients, terminal keys, the log
+    streams.py logs.py               stdio, clients, the log
     restart.py health.py             the rules, pure
     execs.py                         further processes
 
@@ -34,10 +34,10 @@ from hawse_agent.cgroups import Cgroup, OomNotifier
 from hawse_agent.errors import Conflict, HawseError, InternalError, NotSupported, StartFailed
 from hawse_agent.linux import files, namespace, privilege
 from hawse_agent.runtime.create import Spawned, spawn
-from hawse_agent.spec import codec
+from hawse_agent.spec import codec, detach
 from hawse_agent.spec.container import Resources, RestartPolicy
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
-from hawse_agent.supervise import detach, health, logs, logwriter
+from hawse_agent.supervise import health, logs, logwriter
 from hawse_agent.supervise.attach import AttachOptions
 from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.execs import Executions, Host, probe

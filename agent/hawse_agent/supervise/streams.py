@@ -21,7 +21,7 @@ from typing import Protocol
 from hawse_agent.errors import Conflict
 from hawse_agent.runtime import console as terminal
 from hawse_agent.runtime.create import Stdio
-from hawse_agent.supervise.detach import Detector
+from hawse_agent.spec.detach import Detector
 from hawse_agent.supervise.logs import LogRecord, Stream
 from hawse_agent.supervise.loop import ERROR, HANGUP, READ, WRITE, Loop, Timer
 

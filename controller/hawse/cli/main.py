@@ -29,12 +29,14 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "stack": ("up", "down"),
     "status": ("status", "facts"),
     "report": ("report",),
+    "run": ("run", "create"),
+    "attach": ("start", "attach"),
+    "execute": ("exec",),
     "ps": ("ps",),
     "lifecycle": ("stop", "restart", "kill", "pause", "unpause", "wait", "rename", "rm"),
     "inspect": ("inspect",),
     "look": ("port", "top", "diff"),
     "logs": ("logs",),
-    "containers": ("exec",),
     "volume": ("volume ls", "volume backup", "volume restore"),
     "image": ("image ls", "image import", "image send", "image rm"),
     "ssh": ("ssh",),
@@ -97,12 +99,18 @@ def report(error: HawseError, stream: IO[str] | None = None) -> None:
 
 def _run(first: argparse.Namespace) -> int:
     verb, rest = _find(first.verb, first.rest)
-    namespace = verb_parser(verb).parse_args(rest)
-    options = merged(merged(Globals(), first), namespace)
-    with Context(options, command=shown_command(first.verb, first.rest)) as context:
-        code = verb.run(context, namespace)
-        context.stdout.flush()
-    return code
+    try:
+        namespace = verb_parser(verb).parse_args(rest)
+        options = merged(merged(Globals(), first), namespace)
+        with Context(options, command=shown_command(first.verb, first.rest)) as context:
+            code = verb.run(context, namespace)
+            context.stdout.flush()
+        return code
+    except HawseError as error:
+        if merged(Globals(), first).debug:
+            raise
+        report(error)
+        return verb.exit_code(error)
 
 
 def top_parser() -> Parser:
@@ -129,7 +137,12 @@ class _TopParser(Parser):
 
 
 def verb_parser(verb: Verb) -> Parser:
-    parser = Parser(prog=f"hawse {verb.name}", description=f"{verb.help[0].upper()}{verb.help[1:]}.")
+    about = {"prog": f"hawse {verb.name}", "description": f"{verb.help[0].upper()}{verb.help[1:]}."}
+    if verb.flags:
+        from hawse.cli.flagparser import FlagParser
+
+        return FlagParser(verb, **about)
+    parser = Parser(**about)
     verb.arguments(parser)
     if verb.also:
         add_globals(parser, verb.also)

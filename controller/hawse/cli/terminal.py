@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator
 from typing import IO, Any
+
+from hawse_agent.errors import HawseError
+from hawse_agent.spec.detach import Detector
 
 _PIECE = 64 * 1024
 
@@ -30,9 +32,12 @@ def raw(file: IO[bytes]) -> Iterator[None]:
 
 
 def size() -> tuple[int, int]:
-    """Height and width of this terminal, in characters."""
-    columns, lines = shutil.get_terminal_size()
-    return lines, columns
+    """Height and width of this terminal, in characters; (0, 0) when there is none."""
+    for descriptor in (1, 0, 2):
+        with contextlib.suppress(OSError):
+            columns, lines = os.get_terminal_size(descriptor)
+            return lines, columns
+    return 0, 0
 
 
 @contextlib.contextmanager
@@ -45,7 +50,10 @@ def resized(resize: Callable[[int, int], None]) -> Iterator[None]:
     def work() -> None:
         while changed.wait() and not over:
             changed.clear()
-            resize(*size())
+            height, width = size()
+            if height and width:
+                with contextlib.suppress(HawseError):  # it ends just now
+                    resize(height, width)
 
     def wake(number: int, frame: Any) -> None:
         changed.set()
@@ -62,16 +70,31 @@ def resized(resize: Callable[[int, int], None]) -> Iterator[None]:
         worker.join()
 
 
-def forward(file: IO[bytes], send: Callable[[bytes, float | None], None], close: Callable[[], None]) -> None:
+def forward(
+    file: IO[bytes],
+    send: Callable[[bytes, float | None], None],
+    close: Callable[[], None],
+    *,
+    keys: Detector | None = None,
+    detached: Callable[[], None] = lambda: None,
+) -> None:
     """Sends what `file` holds to a process, in the background, and its end as the end of input.
 
-    The thread may stay behind in a read when the process has ended: it is a daemon.
+    When `keys` finds its sequence there, nothing further is sent and `detached` is called. The thread may
+    stay behind in a read when the process has ended: it is a daemon.
     """
 
     def work() -> None:
         try:
             while data := os.read(file.fileno(), _PIECE):
-                send(data, None)
+                found = False
+                if keys is not None:
+                    data, found = keys.feed(data)
+                if data:
+                    send(data, None)
+                if found:
+                    detached()
+                    return
             close()
         except OSError:
             pass  # the process takes no more input: its exit code tells the rest

@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hawse_agent.errors import InputError
+from hawse_agent.errors import HawseError, InputError
 
 if TYPE_CHECKING:
     from hawse.cli.context import Context
+    from hawse.docker.flags import Flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,14 @@ class Verb:
     arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     also: tuple[str, ...] = ()
     """Global options that may stand after this verb as well, by their names in `Globals`."""
+    flags: tuple[Flag, ...] = ()
+    """Docker's, as a table: then the namespace has `given`, and `arguments` is not asked."""
+    operands: str = ""
+    """What follows such flags, for the help."""
+    interspersed: bool = False
+    """Whether such flags may stand among the operands."""
+    exit_code: Callable[[HawseError], int] = lambda error: error.exit_code
+    """Of a failure; Docker's verbs have codes of their own."""
 
 
 class Parser(argparse.ArgumentParser):

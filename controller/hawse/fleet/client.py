@@ -241,6 +241,20 @@ class AgentClient:
         body = {"manifest": manifest, "references": list(references)}
         return str(_mapping(self.json("POST", "/hawse/v1/images/commit", data=body, timeout=600.0))["id"])
 
+    def pull_image(self, reference: str, *, platform: str = "") -> Iterator[Json]:
+        """What the host's agent says while it fetches an image from its registry."""
+        name, at, digest = reference.partition("@")
+        path, colon, tag = name.rpartition(":")
+        if at or not colon or "/" in tag:
+            path, tag = name, digest or "latest"
+        query = {"fromImage": path, "tag": tag, **({"platform": platform} if platform else {})}
+        for line in self.stream_lines(
+            "POST", f"{DOCKER}/images/create", query=query, silence=LONG, timeout=LONG
+        ):
+            if "error" in line:
+                raise HawseError(str(line["error"]))
+            yield line
+
     def images(self) -> list[Json]:
         return list(self.json("GET", f"{DOCKER}/images/json"))
 
@@ -302,30 +316,59 @@ class AgentClient:
                 response.timeout = None
             yield from ((1, piece) for piece in response.chunks()) if tty else demultiplex(response.chunks())
 
-    def exec_create(
-        self,
-        name: str,
-        command: list[str],
-        *,
-        stdin: bool = False,
-        tty: bool = False,
-        user: str = "",
-        environment: Mapping[str, str] | None = None,
-        working_dir: str = "",
-        console: tuple[int, int] | None = None,
-    ) -> str:
-        """Its id. `console`: height and width of its terminal from the first moment."""
-        body: Json = {"Cmd": command, "AttachStdin": stdin, "AttachStdout": True, "AttachStderr": True}
-        body |= {"Tty": tty, "User": user, "WorkingDir": working_dir}
-        body["Env"] = [f"{key}={value}" for key, value in (environment or {}).items()]
-        if console:
-            body["ConsoleSize"] = list(console)
+    def create_container(self, body: Json, *, name: str = "", platform: str = "") -> Json:
+        """`Id` and `Warnings`. Raises NotFound for the image."""
+        query = {key: value for key, value in (("name", name), ("platform", platform)) if value}
+        return _mapping(self.json("POST", f"{DOCKER}/containers/create", query=query, data=body))
+
+    def start_container(self, name: str) -> None:
+        self.request("POST", f"{container_path(name)}/start", timeout=LONG)
+
+    def kill_container(self, name: str, signal: str) -> None:
+        self.request("POST", f"{container_path(name)}/kill", query={"signal": signal})
+
+    def resize_container(self, name: str, *, height: int, width: int) -> None:
+        query = {"h": height, "w": width}
+        self.request("POST", f"{container_path(name)}/resize", query=query)
+
+    def attach_container(
+        self, name: str, *, stdin: bool, stdout: bool = True, stderr: bool = True, detach_keys: str = ""
+    ) -> tuple[Stream, bytes]:
+        """Its streams as `exec_start` gives them, also before it runs. On a `second`."""
+        query: dict[str, str | bool] = {"stream": True, "stdin": stdin, "stdout": stdout, "stderr": stderr}
+        if detach_keys:
+            query["detachKeys"] = detach_keys
+        return self.hijack(f"{container_path(name)}/attach", query=query)
+
+    @contextmanager
+    def waiting(
+        self, name: str, condition: Literal["not-running", "next-exit", "removed"]
+    ) -> Iterator[Callable[[], int]]:
+        """From now on its end is noticed; what is given waits for it, and gives the exit code."""
+        path = f"{container_path(name)}/wait"
+        with self.second() as channel, channel.open("POST", path, query={"condition": condition}) as response:
+            response.timeout = None
+
+            def ended() -> int:
+                said = json.loads(response.read())
+                if error := (said.get("Error") or {}).get("Message"):
+                    raise HawseError(str(error))
+                return int(said["StatusCode"])
+
+            yield ended
+
+    def exec_create(self, name: str, body: Json) -> str:
+        """Its id."""
         path = f"{container_path(name)}/exec"
         return str(_mapping(self.json("POST", path, data=body))["Id"])
 
     def exec_start(self, exec_id: str, *, tty: bool = False) -> tuple[Stream, bytes]:
         """Starts it: a raw stream with a terminal, Docker's frames (`demultiplex`) without. On a `second`."""
         return self.hijack(f"{DOCKER}/exec/{_quote(exec_id)}/start", {"Detach": False, "Tty": tty})
+
+    def exec_detached(self, exec_id: str) -> None:
+        """Starts it, and leaves it alone."""
+        self.request("POST", f"{DOCKER}/exec/{_quote(exec_id)}/start", data={"Detach": True})
 
     def exec_resize(self, exec_id: str, *, height: int, width: int) -> None:
         self.request("POST", f"{DOCKER}/exec/{_quote(exec_id)}/resize", query={"h": height, "w": width})

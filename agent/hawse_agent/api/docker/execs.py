@@ -6,6 +6,7 @@ import socket
 
 from hawse_agent.api.docker import views
 from hawse_agent.api.docker.fields import Fields
+from hawse_agent.api.docker.lowering import variables
 from hawse_agent.api.http import Hijack, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
@@ -24,13 +25,13 @@ def routes(router: Router, engine: Engine) -> None:
                 "Detach": "said again at the start",
             }
         )
-        given = (entry.partition("=") for entry in fields.texts("Env"))
-        environment = {key: value for key, equals, value in given if equals}
+        environment, unset = variables(fields.texts("Env"))
         height, width = _size(fields)
         exec_id = executions.create(
             request.params["id"],
             fields.texts("Cmd"),
             env=environment,
+            unset=unset,
             user=fields.text("User"),
             cwd=fields.text("WorkingDir"),
             tty=fields.flag("Tty"),

@@ -44,9 +44,11 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         }
     )
     host = config.inner("HostConfig")
-    host.ignore({"ContainerIDFile": "the client writes it", "ConsoleSize": "resize follows", "Isolation": ""})
+    host.ignore({"ContainerIDFile": "the client writes it", "Isolation": ""})
     networking = config.inner("NetworkingConfig")
     mode, networks = _networks(host, networking, config.text("MacAddress"))
+    environment, unset = variables(config.texts("Env"))
+    console = _console(host.objects("ConsoleSize"))
     security = _security(host.texts("SecurityOpt"))
     stop_timeout = config.number("StopTimeout") if config.given("StopTimeout") else None
     spec = ContainerSpec(
@@ -54,7 +56,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         image=config.text("Image"),
         command=config.command("Cmd") or None,
         entrypoint=_entrypoint(config),
-        environment=_environment(config.texts("Env")),
+        environment=environment,
+        environment_unset=unset,
         user=config.text("User"),
         group_add=host.texts("GroupAdd"),
         working_dir=config.text("WorkingDir"),
@@ -62,6 +65,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         domainname=config.text("Domainname"),
         labels=config.labels("Labels"),
         tty=config.flag("Tty"),
+        console_height=console[0],
+        console_width=console[1],
         stdin_open=config.flag("OpenStdin"),
         stdin_once=config.flag("StdinOnce"),
         stop_signal=config.text("StopSignal"),
@@ -179,15 +184,28 @@ def _entrypoint(config: Fields) -> tuple[str, ...] | None:
     return () if given == ("",) else (given or None)
 
 
-def _environment(entries: tuple[str, ...]) -> dict[str, str]:
+def variables(entries: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Those that are given, and the names of those that shall not be there: `NAME` without `=`."""
     found: dict[str, str] = {}
+    unset: list[str] = []
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not key:
             raise InputError(f"invalid environment variable: {entry}")
         if equals:
             found[key] = value
-    return found
+        else:
+            found.pop(key, None)
+            unset.append(key)
+    return found, tuple(name for name in dict.fromkeys(unset) if name not in found)
+
+
+def _console(given: list[Any]) -> tuple[int, int]:
+    if len(given) == 2 and all(isinstance(number, int) and 0 <= number < 65536 for number in given):
+        return given[0], given[1]
+    if given:
+        raise InputError("HostConfig.ConsoleSize: expected height and width")
+    return 0, 0
 
 
 def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[EndpointSpec, ...]]:

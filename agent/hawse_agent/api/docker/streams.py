@@ -12,7 +12,7 @@ from hawse_agent.api.http import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, Request
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import InputError, NotSupported
-from hawse_agent.supervise import detach
+from hawse_agent.spec import detach
 from hawse_agent.supervise.client import AttachOptions
 from hawse_agent.supervise.logs import LogRecord
 

@@ -202,6 +202,8 @@ def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
     environment = [*(own.env if own else ())]
     names = {entry.partition("=")[0] for entry in environment}
     merged = {entry.partition("=")[0]: entry for entry in environment}
+    for key in spec.environment_unset:
+        merged.pop(key, None)
     for key, value in spec.environment.items():
         merged[key] = f"{key}={value}"
     if "PATH" not in names and "PATH" not in merged:

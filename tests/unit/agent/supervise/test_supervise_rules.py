@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hawse_agent.errors import InputError
+from hawse_agent.spec import detach
 from hawse_agent.spec.container import HealthCheck, RestartPolicy
-from hawse_agent.supervise import detach
 from hawse_agent.supervise.health import Health, Probe, command
 from hawse_agent.supervise.restart import Backoff, restarts
 

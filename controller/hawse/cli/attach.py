@@ -1,0 +1,163 @@
+"""`start` and `attach`: to containers that exist, with this terminal or without."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+
+from hawse.cli.context import Context, Place
+from hawse.cli.hosts import HostOutput, Output, each, worst
+from hawse.cli.session import Signals, attend, check_terminal, exit_code
+from hawse.cli.verb import Verb
+from hawse.docker.create import DETACH_KEYS, INTERACTIVE, SIG_PROXY
+from hawse.docker.flags import Flag, Given
+from hawse.fleet.client import AgentClient, Json
+from hawse_agent.errors import HawseError, InputError
+from hawse_agent.spec import detach
+
+START = (
+    Flag(name="attach", short="a", help="show its output, pass signals on, end with its exit code"),
+    INTERACTIVE,
+    DETACH_KEYS,
+)
+ATTACH = (Flag(name="no-stdin", help="leave our stdin alone"), SIG_PROXY, DETACH_KEYS)
+
+_STILL = {
+    "paused": "cannot attach to a paused container, unpause it first",
+    "restarting": "cannot attach to a restarting container, wait until it is running",
+}
+
+
+def _start(context: Context, options: argparse.Namespace) -> int:
+    given: Given = options.given
+    names = given.operands
+    if not names:
+        raise InputError("start: which container?", hint="hawse start [OPTIONS] CONTAINER …")
+    detach.parse(given.options.get("detach-keys", ""))
+    places = context.places()
+    if given.options.get("attach") or given.options.get("interactive"):
+        if len(names) > 1:
+            raise InputError("you cannot start and attach multiple containers at once")
+        place = _one(places)
+        agent = context.at(place)
+        with Output(context, [place.name]).of(place.name) as writer:
+            return _start_attached(context, agent, agent.container(names[0]), given, writer)
+    output = Output(context, [place.name for place in places])
+
+    def start(place: Place) -> int:
+        agent, code = context.at(place), 0
+        with output.of(place.name) as writer:
+            for name in names:
+                try:
+                    agent.start_container(name)
+                except HawseError as error:
+                    if len(names) == 1:
+                        raise
+                    writer.write(2, f"{error.message}\n".encode())
+                    code = max(code, error.exit_code)
+                else:
+                    writer.write(1, f"{name}\n".encode())
+        return code
+
+    return worst(*each(context, places, start))
+
+
+def _start_attached(
+    context: Context, agent: AgentClient, container: Json, given: Given, writer: HostOutput
+) -> int:
+    identity, tty = container["Id"], bool(container["Config"]["Tty"])
+    stdin = bool(given.options.get("interactive") and container["Config"]["OpenStdin"])
+    check_terminal(context, tty=tty, stdin=stdin)
+    keys = given.options.get("detach-keys", "")
+    removes = container["HostConfig"].get("AutoRemove", False)
+    with (
+        Signals(proxied=True) as signals,
+        agent.second() as channel,
+        agent.waiting(identity, "removed" if removes else "next-exit") as ended,
+    ):
+        streams = channel.attach_container(identity, stdin=stdin, detach_keys=keys)
+        with closing(streams[0]):
+            agent.start_container(identity)
+            signals.to(lambda name: agent.kill_container(identity, name))
+            left = attend(
+                context,
+                streams,
+                writer,
+                name=agent.name,
+                tty=tty,
+                stdin=stdin,
+                detach_keys=keys,
+                resize=lambda height, width: agent.resize_container(identity, height=height, width=width),
+            )
+        return 0 if left else exit_code(agent, identity, ended)
+
+
+def _attach(context: Context, options: argparse.Namespace) -> int:
+    given: Given = options.given
+    if len(given.operands) != 1:
+        raise InputError("attach: which container?", hint="hawse attach [OPTIONS] CONTAINER")
+    keys = given.options.get("detach-keys", "")
+    detach.parse(keys)
+    place = _one(context.places())
+    agent = context.at(place)
+    container = agent.container(given.operands[0])
+    state, identity = container["State"], container["Id"]
+    if state["Status"] in _STILL:
+        raise InputError(_STILL[state["Status"]])
+    if not state["Running"]:
+        raise InputError("cannot attach to a stopped container, start it first")
+    tty = bool(container["Config"]["Tty"])
+    stdin = bool(container["Config"]["OpenStdin"] and not given.options.get("no-stdin"))
+    check_terminal(context, tty=tty, stdin=stdin)
+
+    def resize(height: int, width: int) -> None:
+        """Twice, since only a new size makes a program draw its screen again."""
+        agent.resize_container(identity, height=height + 1, width=width + 1)
+        agent.resize_container(identity, height=height, width=width)
+
+    with (
+        Output(context, [place.name]).of(place.name) as writer,
+        Signals(proxied=given.options.get("sig-proxy", True)) as signals,
+        agent.second() as channel,
+        agent.waiting(identity, "not-running") as ended,
+    ):
+        streams = channel.attach_container(identity, stdin=stdin, detach_keys=keys)
+        with closing(streams[0]):
+            signals.to(lambda name: agent.kill_container(identity, name))
+            left = attend(
+                context,
+                streams,
+                writer,
+                name=agent.name,
+                tty=tty,
+                stdin=stdin,
+                detach_keys=keys,
+                resize=resize,
+            )
+        return 0 if left else exit_code(agent, identity, ended)
+
+
+def _one(places: list[Place]) -> Place:
+    if len(places) > 1:
+        raise InputError("a terminal is for one host", hint=f"-H matches {len(places)}")
+    return places[0]
+
+
+VERBS = (
+    Verb(
+        name="start",
+        help="start containers",
+        flags=START,
+        operands="CONTAINER …",
+        interspersed=True,
+        run=_start,
+    ),
+    Verb(
+        name="attach",
+        help="join a running container with this terminal",
+        flags=ATTACH,
+        operands="CONTAINER",
+        interspersed=True,
+        run=_attach,
+    ),
+)
