@@ -33,7 +33,15 @@ from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
 from hawse_agent.engine.volumes import Volumes
-from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError, StartFailed
+from hawse_agent.errors import (
+    Conflict,
+    HawseError,
+    HostRefused,
+    InputError,
+    NotFound,
+    ProtocolError,
+    StartFailed,
+)
 from hawse_agent.images.store import Image
 from hawse_agent.linux import files
 from hawse_agent.paths import Paths
@@ -91,6 +99,8 @@ class Containers:
         self._guard = threading.Lock()
         self._records: dict[str, ContainerRecord] = {}
         self._live: dict[str, Live] = {}
+        self._going: set[str] = set()
+        """Those that somebody is removing."""
         self._pending: dict[str, list[PendingAttach]] = {}
         self._arrived = threading.Condition()
         self._announced: Counter[str] = Counter()
@@ -180,6 +190,8 @@ class Containers:
         """With `follow` until its run ends, over restarts by its policy."""
         record = self.record(reference)
         live = self._live[record.id]
+        if live.state.status == "dead":
+            raise Conflict("can not get logs from container which is dead or marked for removal")
         run = live.runs_over
         return shim_logs.read(
             self._paths.container(record.id) / f"{record.id}-json.log",
@@ -261,16 +273,29 @@ class Containers:
         record = self.record(reference)
         live = self._live[record.id]
         if live.state.running and not force:
-            raise Conflict(
-                f"cannot remove container {record.spec.name!r}: container is {live.state.status}: "
-                "stop the container before removing or force remove"
+            first = (
+                " and must be unpaused first"
+                if live.state.status == "paused"
+                else ": stop the container before removing or force remove"
             )
-        if live.state.running:  # one that is being stopped with time to spare is not waited for
-            self._ask_to_end(record, signal=9, timeout=0)
-        with live.lock:
-            if live.state.running:
-                self._stop(record, live, signal=9, timeout=0)
-            self._remove(record, live, volumes=volumes)
+            raise Conflict(
+                f'cannot remove container "/{record.spec.name}": container is {live.state.status}{first}'
+            )
+        with self._guard:
+            if record.id in self._going:
+                raise Conflict(f"removal of container {reference} is already in progress")
+            self._going.add(record.id)
+        try:
+            if live.state.running:  # one that is being stopped with time to spare is not waited for
+                self._ask_to_end(record, signal=9, timeout=0)
+            with live.lock:
+                if record.id not in self._records:  # it has removed itself meanwhile
+                    return
+                if live.state.running:
+                    self._stop(record, live, signal=9, timeout=0)
+                self._remove(record, live, volumes=volumes)
+        finally:
+            self._going.discard(record.id)
 
     def rename(self, reference: str, new_name: str) -> None:
         record = self.record(reference)
@@ -294,6 +319,8 @@ class Containers:
                 raise Conflict("cannot start a paused container, try unpause instead")
             if live.state.running:
                 return False
+            if live.state.status == "dead":
+                raise Conflict(f"container {record.id} is marked for removal and cannot be started")
             self._start(record, live)
         return True
 
@@ -319,13 +346,19 @@ class Containers:
     def kill(self, reference: str, signal: str = "KILL") -> None:
         record = self.record(reference)
         live = self._live[record.id]
-        if live.state.status not in ("running", "paused"):
-            raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
         number = resolve.signal_number(signal)
-        if number in (9, self._stop_signal(record)):  # wanted: the policy does not bring it back
+        if not live.state.running:
+            raise Conflict(f"container {record.id} is not running")
+        final = number in (9, self._stop_signal(record))
+        if final:  # wanted: the policy does not bring it back
             self._save(replace(self._records[record.id], desired="stopped"))
+        elif live.state.status == "restarting":
+            raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
         with self.asking(record.id) as shim:
-            shim.signal(number)
+            if live.state.status == "restarting":  # there is no process: it is the restart that ends
+                shim.stop(signal=number, timeout=0)
+            else:
+                shim.signal(number)
 
     def pause(self, reference: str) -> None:
         record = self.record(reference)
@@ -333,6 +366,8 @@ class Containers:
         with live.lock:
             if live.state.status == "paused":
                 raise Conflict(f"Container {record.id} is already paused")
+            if live.state.status == "restarting":
+                raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
             if live.state.status != "running":
                 raise Conflict(f"Container {record.id} is not running")
             with self.asking(record.id) as shim:
@@ -440,6 +475,8 @@ class Containers:
         state = self._live[container_id].state
         if state.status == "paused":
             raise Conflict(f"Container {container_id} is paused, unpause the container before exec")
+        if state.status == "restarting":
+            raise Conflict(f"Container {container_id} is restarting, wait until the container is running")
         if state.status != "running":
             raise Conflict(f"container {container_id} is not running")
 
@@ -468,7 +505,7 @@ class Containers:
             with live.lock:
                 self._forget_run(record)
                 if record.removing or (record.spec.auto_remove and record.desired == "running"):
-                    self._remove(record, live, volumes=True)
+                    self._auto_remove(record, live)
                 elif self._restarts_after_loss(record, live.state):
                     restart.append(record.id)
         return restart
@@ -568,7 +605,7 @@ class Containers:
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=str(error))
                 if record.spec.auto_remove and not record.removing:
-                    self._remove(record, live, volumes=True)
+                    self._auto_remove(record, live)
             raise
         finally:
             lease.close()
@@ -578,6 +615,7 @@ class Containers:
                 status="running",
                 pid=started.pid,
                 started_at=started.started_at,
+                finished_at=live.state.finished_at,
                 health=HealthView(status="starting") if config.health is not None else None,
             )
         )
@@ -687,10 +725,14 @@ class Containers:
             with contextlib.suppress(NotFound):
                 self._save(record, releasing=True)
         _close_all(self._take_pending(record.id))
-        self._networks.release(record.id)
-        self._forget_run(record)
-        directory = self._paths.container(record.id)
-        _remove_tree(directory)
+        try:
+            self._networks.release(record.id)
+            self._forget_run(record)
+            _remove_tree(self._paths.container(record.id))
+        except OSError as error:
+            message = f"unable to remove the files of container {record.id}: {error}"
+            live.change(status="dead", error=message)
+            raise HostRefused(message, hint="remove it again once the cause is gone") from error
         self._state.delete_container(record.id)
         with self._guard:
             self._records.pop(record.id, None)
@@ -716,6 +758,7 @@ class Containers:
             live.change(
                 status="running",
                 pid=event["pid"],
+                exit_code=0,
                 started_at=event["started_at"],
                 restart_count=event.get("restart_count", live.state.restart_count + 1),
                 oom_killed=False,
@@ -764,7 +807,8 @@ class Containers:
             threading.Thread(target=self._auto_remove, args=(record, live), daemon=True).start()
 
     def _auto_remove(self, record: ContainerRecord, live: Live) -> None:
-        with live.lock:
+        """What stands in its way makes it dead, and its state says what it was."""
+        with live.lock, contextlib.suppress(HostRefused):
             if record.id in self._records:
                 self._remove(record, live, volumes=True)
 
@@ -797,7 +841,7 @@ class Containers:
                     with contextlib.suppress(HawseError):  # kept in the state, shown by inspect
                         self._start(now, live)
                 elif now.spec.auto_remove:
-                    self._remove(now, live, volumes=True)
+                    self._auto_remove(now, live)
 
         threading.Thread(target=follow_up, daemon=True).start()
 

@@ -195,7 +195,6 @@ class Shim:
             exit_code=0,
             oom=False,
             error="",
-            finished_at=0.0,
         )
         self._start_health()
 

@@ -188,7 +188,11 @@ class Containers:
         return EMPTY
 
     def kill(self, request: Request) -> Response:
-        self._containers.kill(request.params["id"], request.query.text("signal") or "KILL")
+        name = request.params["id"]
+        try:
+            self._containers.kill(name, request.query.text("signal") or "KILL")
+        except (Conflict, NotFound) as error:
+            raise error.at(f"cannot kill container: {name}") from None
         return EMPTY
 
     def pause(self, request: Request) -> Response:
