@@ -203,7 +203,9 @@ def test_the_kernels_switches_are_read_only(inside: Found) -> None:
 def test_masked_paths_are_empty(inside: Found) -> None:
     assert {path: inside[f"read:{path}"] for path in empty()} == {word: ["", ""] for word in empty()}
     directories = empty_directories()
-    assert {path: inside[f"directory:{path}"] for path in directories} == dict.fromkeys(directories, [[], []])
+    assert {path: inside[f"directory:{path}"] for path in directories} == {
+        path: [[], []] for path in directories
+    }
 
 
 def test_has_no_device_of_the_host(inside: Found) -> None:
