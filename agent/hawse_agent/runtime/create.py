@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake
 from hawse_agent.runtime.handshake import ParentEnd
@@ -65,9 +66,12 @@ class Spawned:
         before waiting for the network. Raises StartFailed and what `Tree.create` raises, and then all is
         undone."""
         try:
+            reach("shim: make the cgroup")
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
+            reach("shim: enter the cgroup")
             self._parent.cgroup()
+            reach("shim: await readiness")
             ready = self._parent.wait_until_ready()
         except BaseException:
             self.abort()

@@ -32,6 +32,7 @@ from typing import Any, Literal
 
 from hawse_agent.cgroups import Cgroup, OomNotifier
 from hawse_agent.errors import Conflict, HawseError, InternalError, NotSupported, StartFailed
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import files, namespace, privilege
 from hawse_agent.runtime.create import Spawned, spawn
 from hawse_agent.spec import codec, detach
@@ -135,6 +136,7 @@ class Shim:
         self._loop.add(wake, READ, lambda _: self._shut_down(wake))
 
     def _listen(self) -> None:
+        reach("shim: listen")
         directory = Path(self._config.run_dir)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = directory / "shim.sock"
@@ -149,6 +151,7 @@ class Shim:
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
 
     def _spawn_first(self) -> None:
+        reach("shim: clone")
         self._spawned = spawned = spawn(self._config, self._streams.stdio)
         self._pidfd, self._netns = spawned.pidfd, spawned.netns_fd
         event: dict[str, Any] = {
@@ -157,6 +160,7 @@ class Shim:
             "socket": str(Path(self._config.run_dir) / "shim.sock"),
             "netns": self._netns is not None,
         }
+        reach("shim: tell namespaces")
         self._starter.send(event, [fd for fd in (self._netns, self._pidfd) if fd is not None])
         spawned.prepare()
 
@@ -171,6 +175,7 @@ class Shim:
             return
         self._spawned = None
         self._watchers.append(self._starter)
+        reach("shim: tell started")
         self._tell("started", pid=self._state.pid, started_at=self._state.started_at)
 
     def _starter_closed(self, lines: Lines) -> None:
@@ -182,12 +187,14 @@ class Shim:
 
     def _go(self, spawned: Spawned) -> None:
         """Release PID 1; from here on it is supervised."""
+        reach("shim: go")
         spawned.go()
         self._cgroup = spawned.cgroup
         self._watch_memory()
         self._children.expect(spawned.pid, self._ended)
         self._streams.started(spawned.console)
         now = time.time()
+        reach("shim: write state")
         self._change(
             status="running",
             pid=spawned.pid,
@@ -261,9 +268,11 @@ class Shim:
         oom = cgroup.oom_kills() > 0
         if self._config.pid_namespace != "new":
             cgroup.kill()
+        reach("shim: ended")
         self._change(pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
         os.close(self._pidfd)
         self._pidfd = -1
+        reach("shim: drain")
         self._streams.end(self._output_over)
 
     def _output_over(self) -> None:
@@ -278,6 +287,7 @@ class Shim:
     def _run_over(self) -> None:
         """Its output is in the log."""
         self._stop_watching_memory()
+        reach("shim: remove the cgroup")
         if self._cgroup is not None:
             self._cgroup.remove()
             self._cgroup = None
@@ -287,7 +297,9 @@ class Shim:
         state = self._state
         again = restarts(self._config.restart, state.exit_code, state.restart_count, stopped=self._stopped)
         self._change(status="restarting" if again else "exited")
+        reach("shim: write exit")
         self._write_state(Path(self._config.exit_path), durable=True)
+        reach("shim: tell exited")
         self._tell(
             "exited",
             exit_code=state.exit_code,
@@ -307,6 +319,7 @@ class Shim:
         self._streams = self._new_streams()
         count = self._state.restart_count + 1
         try:
+            reach("shim: restart")
             spawned = spawn(self._config, self._streams.stdio, self._netns)
             self._pidfd = spawned.pidfd
             if self._netns is None:
@@ -330,6 +343,7 @@ class Shim:
     def _finish(self) -> None:
         """Give back what the container had, say so, and leave when everybody has heard it."""
         self._clean_up()
+        reach("shim: tell gone")
         self._tell("gone", state=self._as_json())
         self._leave()
 
@@ -343,6 +357,7 @@ class Shim:
                 os.close(fd)
         self._reserved, self._netns, self._pidfd = [], None, -1
         self._log.close()
+        reach("shim: clean up")
         shutil.rmtree(self._config.run_dir, ignore_errors=True)
 
     def _leave(self) -> None:
@@ -395,6 +410,7 @@ class Shim:
         if grace == 0:
             self._kill()
             return
+        reach("shim: stop")
         self._signal(number)
         self._tell("signalled", signal=number)
         self._thaw()
@@ -404,6 +420,7 @@ class Shim:
             self._deadline = self._loop.after(grace, self._kill)
 
     def _kill(self) -> None:
+        reach("shim: kill")
         self._signal(signal.SIGKILL)
         self._tell("signalled", signal=int(signal.SIGKILL))
         self._thaw()
