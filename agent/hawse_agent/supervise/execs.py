@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hawse_agent.errors import NotFound, StartFailed
-from hawse_agent.linux import namespace
 from hawse_agent.runtime.enter import Entered, enter
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
 from hawse_agent.supervise.children import Children
-from hawse_agent.supervise.health import KEPT_OUTPUT, TIMED_OUT, Probe
+from hawse_agent.supervise.health import KEPT_OUTPUT, TIMED_OUT, Probe, duration, shown
 from hawse_agent.supervise.logs import Stream
 from hawse_agent.supervise.loop import Loop
 from hawse_agent.supervise.streams import ProcessStreams
@@ -140,7 +139,7 @@ class _Kept:
         self.data = b""
 
     def write(self, stream: Stream, data: bytes) -> None:
-        self.data = (self.data + data)[:KEPT_OUTPUT]
+        self.data = (self.data + data)[: KEPT_OUTPUT + 1]
 
 
 def probe(
@@ -171,21 +170,23 @@ def probe(
         nonlocal late
         late = True
         with contextlib.suppress(ProcessLookupError):
-            namespace.pidfd_send_signal(entered.pidfd, signal.SIGKILL)
+            os.killpg(entered.pid, signal.SIGKILL)  # it leads a session of its own, and is not reaped yet
 
     timer = loop.after(timeout, give_up)
 
     def ended(code: int) -> None:
         timer.cancel()
         os.close(entered.pidfd)
-        text = f"Health check exceeded timeout ({timeout:g}s)"
-        streams.end(
-            lambda: (
-                report(TIMED_OUT, text + (f": {kept.data.decode(errors='replace')}" if kept.data else ""))
-                if late
-                else report(code, kept.data.decode(errors="replace"))
-            )
-        )
+
+        def over() -> None:
+            output = shown(kept.data)
+            if late:
+                text = f"Health check exceeded timeout ({duration(timeout)})"
+                report(TIMED_OUT, f"{text}: {output}" if output else text)
+            else:
+                report(code, output)
+
+        streams.end(over)
 
     children.expect(entered.pid, ended)
     streams.started(entered.console)
