@@ -61,6 +61,10 @@ class Paths:
         """Persistent directory of a container: upper, work, files, runtime.json, exit.json, logs."""
         return self.containers / container_id
 
+    def new_container(self, container_id: str) -> Path:
+        """What is about to become its directory, by one rename."""
+        return self.containers / f".new-{container_id}"
+
     @property
     def volumes(self) -> Path:
         return self.lib / "volumes"

@@ -14,11 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = [path for path in sys.path if path.endswith("site-packages")]
 SOURCES = {"hawse_agent": ROOT / "agent", "hawse": ROOT / "controller", "tests": ROOT, "bench": ROOT}
 
-_BASE = {"errors", "paths", "locations", "__version__"}
+_BASE = {"errors", "paths", "locations", "failpoints", "__version__"}
 _HOST = _BASE | {"spec", "linux"}
 MAY_IMPORT = {
     # Every package and module of the agent, and what of the agent it may import.
     "errors": set[str](),
+    "failpoints": set[str](),
     "locations": set[str](),
     "paths": {"locations"},
     "launch": {"__version__"},

@@ -167,6 +167,44 @@ def test_filters_of_other_lists(populated: AgentUnderTest, noun: str, filter: st
     assert " ".join(sorted(shown.split())) == names
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("df", "df -v", "df --format json", "df -v --format json", "df --format {{.Type}}{{.Reclaimable}}"),
+        *(
+            "df -v --format {{range.Images}}{{.UniqueSize}}{{end}}",
+            "info -f {{.NCPU}}{{.Driver}}{{.Plugins.Volume}}",
+        ),
+    ],
+)
+def test_of_the_host_as_a_whole(populated: AgentUnderTest, words: str) -> None:
+    same(populated, *words.split(), docker=("system", *words.split()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("", "--format json", "--format {{.Type}}{{.Action}}{{.Actor.Attributes.name}}{{.From}}"),
+        *("--filter type=container --format {{.Action}}", "--filter event=start --filter container=web"),
+        *("--filter nope=1", "--format {{.Nope}}"),
+    ],
+)
+def test_events(populated: AgentUnderTest, words: str) -> None:
+    """Those that there were until now, so that it ends."""
+    same(populated, "events", "--since", "1", "--until", "0s", *words.split())
+
+
+def test_stats(populated: AgentUnderTest) -> None:
+    form = "{{.Container}} {{.Name}} {{.ID}} {{.PIDs}}"
+    for words in (["-a"], ["web", "made"], ["web", "nope"]):
+        theirs = populated.docker("stats", "--no-stream", "--format", form, *words, code=None)
+        ours = hawse(populated.socket, "stats", "--no-stream", "--format", form, *words, code=None)
+        assert ours.code == theirs.returncode
+        assert ours.stdout == theirs.stdout or "No such container: nope" in ours.stderr
+    (sample,) = json.loads(hawse(populated.socket, "--json", "stats", "web").stdout).values()
+    assert sample[0]["pids_stats"]["current"] == 2  # sh and sleep
+
+
 def test_json_is_the_api_s(populated: AgentUnderTest) -> None:
     (listed,) = json.loads(hawse(populated.socket, "--json", "ps", "-a").stdout).values()
     assert [entry["Names"] for entry in listed] == [["/ended"], ["/made"], ["/web"]]

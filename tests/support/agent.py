@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -27,8 +28,17 @@ _KEPT_NETWORKS = frozenset({"bridge", "host", "none"})
 class AgentUnderTest:
     """One instance; use it as a context manager, or `close` it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "hawse_agent"),
+    ) -> None:
+        """`environment` is added to ours; `program` is what Python runs as the agent."""
         self.root = root
+        self._environment = {**os.environ, **(environment or {})}
+        self._program = program
         self.socket = root / "run/agent.sock"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -60,6 +70,7 @@ class AgentUnderTest:
                     [*self._command("daemon"), "--ready-fd", str(writer)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(writer,),
+                    env=self._environment,
                 )
             finally:
                 os.close(writer)
@@ -72,6 +83,15 @@ class AgentUnderTest:
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
+
+    def ended(self, timeout: float) -> bool:
+        """Whether the daemon ends by itself within that time."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def restart(self) -> None:
         if self.running:
@@ -126,7 +146,7 @@ class AgentUnderTest:
             process.wait(10)
 
     def _command(self, verb: str) -> list[str]:
-        return [sys.executable, "-m", "hawse_agent", verb, "--root", str(self.root)]
+        return [sys.executable, *self._program, verb, "--root", str(self.root)]
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -47,7 +47,7 @@ class RecordingSocket:
                 self.end_headers()
                 self.wfile.write(body)
 
-        self._server = _Server(str(path), Handler)
+        self._server = UnixServer(str(path), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> RecordingSocket:
@@ -61,7 +61,7 @@ class RecordingSocket:
         self._server.server_close()
 
 
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
     def get_request(self) -> tuple[Any, Any]:

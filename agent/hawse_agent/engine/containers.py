@@ -42,6 +42,7 @@ from hawse_agent.errors import (
     ProtocolError,
     StartFailed,
 )
+from hawse_agent.failpoints import reach
 from hawse_agent.images.store import Image
 from hawse_agent.linux import files
 from hawse_agent.paths import Paths
@@ -58,6 +59,8 @@ ATTACH_TIMEOUT = 5.0
 
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
+
+COPY = "container.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,8 +248,7 @@ class Containers:
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
         container_id = names.new_id()
-        directory = self._paths.container(container_id)
-        mounted, anonymous = self._volumes.for_container(spec, image, self._volumes_of, inherit or {})
+        mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit or {})
         record = ContainerRecord(
             id=container_id,
             spec=spec,
@@ -255,13 +257,24 @@ class Containers:
             volumes=mounted,
             anonymous=anonymous,
         )
+        fresh, recorded = self._paths.new_container(container_id), False
         try:
-            self._make_directory(record, directory)
+            reach("create: directory")
+            self._make_directory(record, fresh)
+            reach("create: volumes")
+            self._volumes.make(record)
+            reach("create: populate")
             self._volumes.populate(record, self._images.layer_dirs(image))
+            reach("create: record")
             self._state.add_container(record)
+            recorded = True
+            reach("create: rename")
+            fresh.rename(self._paths.container(container_id))
         except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            if recorded:
+                self._state.delete_container(container_id)
             self._volumes.discard(anonymous)
+            shutil.rmtree(fresh, ignore_errors=True)
             raise
         with self._guard:
             self._records[container_id] = record
@@ -489,7 +502,9 @@ class Containers:
         container whose shim is gone has ended and is treated by its restart policy.
         """
         restart = []
-        for record in self._state.containers():
+        records = self._state.containers()
+        self._finish_creations({record.id for record in records})
+        for record in records:
             live = Live(self._ended_state(record))
             with self._guard:
                 self._records[record.id] = record
@@ -509,6 +524,18 @@ class Containers:
                 elif self._restarts_after_loss(record, live.state):
                     restart.append(record.id)
         return restart
+
+    def _finish_creations(self, recorded: set[str]) -> None:
+        """A container is made when it is recorded; what a killed daemon had only begun with is removed."""
+        for directory in self._paths.containers.glob(".new-*"):
+            container_id = directory.name.removeprefix(".new-")
+            if container_id in recorded:
+                directory.rename(self._paths.container(container_id))
+                continue
+            begun = read_copy(directory)
+            if begun is not None:
+                self._volumes.discard(begun.anonymous)
+            _remove_tree(directory)
 
     def restore_names(self) -> None:
         """Bring back the resolvers of running containers whose name server has died."""
@@ -584,12 +611,17 @@ class Containers:
             if record.removing:
                 raise Conflict(f"container {record.id} is marked for removal and cannot be started")
             image = self._images.get(record.image_id)
+            reach("start: sources")
             self._volumes.check_sources(record)
+            reach("start: lease")
             lease = self._networks.lease(record)
+            reach("start: record")  # before it runs, or a daemon killed in between would not know of it
+            self._save(replace(record, desired="running"))
+            reach("start: files")
             config = self._prepare(record, image, lease)
-            path = self._paths.container(record.id) / "runtime.json"
-            _write_private(path, codec.dumps(config).encode())
-            (self._paths.container(record.id) / "exit.json").unlink(missing_ok=True)
+            reach("start: config")
+            path = self._write_config(record, config)
+            reach("start: shim")
             started = shim_client.start(
                 self._zygote,
                 path,
@@ -602,6 +634,8 @@ class Containers:
             self._networks.release(record.id)
             _close_all(pending)
             if isinstance(error, Exception):
+                with contextlib.suppress(HostRefused):  # a full disk: then it is tried again at the next boot
+                    self._save(replace(self._records[record.id], desired=record.desired), releasing=True)
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=str(error))
                 if record.spec.auto_remove and not record.removing:
@@ -609,7 +643,6 @@ class Containers:
             raise
         finally:
             lease.close()
-        self._save(replace(self._records[record.id], desired="running"))
         live.set(
             ContainerState(
                 status="running",
@@ -620,7 +653,15 @@ class Containers:
             )
         )
         self._announce.started(record, lease.networks)
+        reach("start: watch")
         self._watcher.add(record.id, started.watch, self._on_event)
+
+    def _write_config(self, record: ContainerRecord, config: RuntimeConfig) -> Path:
+        """What the shim reads; how the last run ended is past with it."""
+        path = self._paths.container(record.id) / "runtime.json"
+        _write_private(path, codec.dumps(config).encode())
+        (self._paths.container(record.id) / "exit.json").unlink(missing_ok=True)
+        return path
 
     def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
         directory = self._paths.container(record.id)
@@ -695,6 +736,7 @@ class Containers:
 
     def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
         directory.mkdir(mode=0o711, parents=True)
+        _keep_copy(record, directory)
         (directory / "upper").mkdir(mode=0o755)
         (directory / "work").mkdir(mode=0o700)
         if record.spec.files:
@@ -706,8 +748,11 @@ class Containers:
             path.chmod(file.mode)
 
     def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
+        reach("stop: record")
         self._save(replace(self._records[record.id], desired="stopped"))
+        reach("stop: ask")
         self._ask_to_end(record, signal=signal, timeout=timeout)
+        reach("stop: wait")
         live.wait(lambda state: state.status in STOPPED, timeout + 30 if timeout >= 0 else None)
         if live.state.running:
             raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
@@ -720,26 +765,33 @@ class Containers:
             pass  # it ended on its own in the meantime; the watcher reports how
 
     def _remove(self, record: ContainerRecord, live: Live, *, volumes: bool) -> None:
+        """A daemon that is killed meanwhile leaves it to the next one, which knows by the record."""
         if not record.removing:
-            record = replace(self._records[record.id], removing=True)
+            kept = () if not volumes else record.anonymous
+            record = replace(self._records[record.id], removing=True, anonymous=kept)
+            reach("remove: record")
             with contextlib.suppress(NotFound):
                 self._save(record, releasing=True)
         _close_all(self._take_pending(record.id))
         try:
+            reach("remove: lease")
             self._networks.release(record.id)
+            reach("remove: run")
             self._forget_run(record)
+            reach("remove: files")
             _remove_tree(self._paths.container(record.id))
         except OSError as error:
             message = f"unable to remove the files of container {record.id}: {error}"
             live.change(status="dead", error=message)
             raise HostRefused(message, hint="remove it again once the cause is gone") from error
+        reach("remove: volumes")
+        self._volumes.discard(record.anonymous, of=record.id)
+        reach("remove: forget")
         self._state.delete_container(record.id)
         with self._guard:
             self._records.pop(record.id, None)
             self._live.pop(record.id, None)
         live.removed()
-        if volumes:
-            self._volumes.discard(record.anonymous)
         self._publish("destroy", record)
 
     def _on_event(self, container_id: str, event: dict[str, Any] | None) -> None:
@@ -819,16 +871,22 @@ class Containers:
             self._watcher.add(record.id, watch, self._on_event)
             return
         freed = self._networks.release(record.id)
-        now = time.time()
-        lasted = max(0.0, now - live.state.started_at)
-        self._publish("die", record, exitCode="137", execDuration=str(int(lasted)))
+        told = self._paths.container(record.id) / "exit.json"
+        if told.exists():  # it had ended before its shim did
+            ended = self._ended_state(record)
+        else:
+            error = "the container's supervisor was killed"
+            ended = ContainerState(status="exited", exit_code=137, finished_at=time.time(), error=error)
+        lasted = max(0.0, ended.finished_at - live.state.started_at)
+        self._publish("die", record, exitCode=str(ended.exit_code), execDuration=str(int(lasted)))
         self._announce.let_go(record, freed)
         live.exited(
             status="exited",
-            exit_code=137,
-            finished_at=now,
+            exit_code=ended.exit_code,
+            oom_killed=ended.oom_killed,
+            finished_at=ended.finished_at,
             pid=0,
-            error="the container's supervisor was killed",
+            error=ended.error,
         )
 
         def follow_up() -> None:
@@ -904,6 +962,8 @@ class Containers:
         self._state.put_container(record, releasing=releasing)
         with self._guard:
             self._records[record.id] = record
+        with contextlib.suppress(OSError):  # a full disk: the older copy stays, and the state is what counts
+            _keep_copy(record, self._paths.container(record.id))
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         self._announce.container(action, record, **attributes)
@@ -918,6 +978,20 @@ def _write_private(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
+
+
+def _keep_copy(record: ContainerRecord, directory: Path) -> None:
+    """What the state says of it, beside it: for `doctor --rebuild`, should the state be lost."""
+    _write_private(directory / f"{COPY}.new", codec.dumps(record).encode())
+    os.rename(directory / f"{COPY}.new", directory / COPY)
+
+
+def read_copy(directory: Path) -> ContainerRecord | None:
+    """None where there is none, or only half of one."""
+    try:
+        return codec.loads(ContainerRecord, (directory / COPY).read_bytes())
+    except (FileNotFoundError, ValueError, HawseError):
+        return None
 
 
 def _read_or_empty(path: Path) -> str:

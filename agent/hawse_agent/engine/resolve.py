@@ -113,7 +113,8 @@ def signal_number(name: str) -> int:
 
 
 def health_check(spec: ContainerSpec, image: Image) -> HealthCheck | None:
-    check = spec.health or image.config.healthcheck
+    of_image = image.config.healthcheck
+    check = of_image if spec.health is None else spec.health.over(of_image)
     if check is None or not check.test or check.test[0] == "NONE":
         return None
     return check

@@ -57,6 +57,9 @@ class Volumes:
         if users := self.users(name):
             ids = ", ".join(record.id for record in users)
             raise Conflict(f"remove {name}: volume is in use - [{ids}]")
+        self._drop(name, force=force)
+
+    def _drop(self, name: str, *, force: bool) -> None:
         try:
             self.store.remove(name)
         except NotFound:
@@ -78,18 +81,18 @@ class Volumes:
             removed[info.spec.name] = size
         return removed
 
-    def discard(self, names: Iterable[str]) -> None:
-        """Remove anonymous volumes of a container that goes, except where another took them over."""
+    def discard(self, names: Iterable[str], *, of: str = "") -> None:
+        """Remove anonymous volumes of a container that goes (`of`), except where another took them over."""
         for name in names:
-            if not self.users(name):
-                self.remove(name, force=True)
+            if all(record.id == of for record in self.users(name)):
+                self._drop(name, force=True)
 
     # for a container
 
-    def for_container(
+    def plan(
         self, spec: ContainerSpec, image: Image, lookup: Lookup, inherit: Mapping[str, str]
     ) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Mount target → volume name, and which of them are anonymous. Makes what is missing.
+        """Mount target → volume name, and which of them are anonymous; `make` makes what is missing.
 
         `inherit`: anonymous volumes of a predecessor by target. Raises InputError for a bind source that is
         not there and shall not be made.
@@ -111,14 +114,18 @@ class Volumes:
         unnamed += [target for target in image.config.volumes if target.rstrip("/") not in covered]
         for target in unnamed:
             name = inherit.get(target) or secrets.token_hex(32)
-            self.create(VolumeSpec(name=name, labels={LABEL_ANONYMOUS: ""}))
             mounted[target] = name
             anonymous.append(name)
         for mount in spec.mounts:
             if mount.kind == "volume" and mount.source:
-                self.create(self._existing(mount.source) or VolumeSpec(name=mount.source))
                 mounted[mount.target] = mount.source
         return mounted, tuple(anonymous)
+
+    def make(self, record: ContainerRecord) -> None:
+        """Those of its volumes that are not there yet."""
+        for name in dict.fromkeys(record.volumes.values()):
+            labels = {LABEL_ANONYMOUS: ""} if name in record.anonymous else {}
+            self.create(self._existing(name) or VolumeSpec(name=name, labels=labels))
 
     def inherited(self, spec: ContainerSpec, lookup: Lookup) -> tuple[Mount, ...]:
         """What `volumes_from` brings: binds as they are, volumes by name."""

@@ -7,13 +7,13 @@ network, and waits before its exec for `Spawned.go`.
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake
 from hawse_agent.runtime.handshake import ParentEnd
@@ -66,9 +66,12 @@ class Spawned:
         before waiting for the network. Raises StartFailed and what `Tree.create` raises, and then all is
         undone."""
         try:
+            reach("shim: make the cgroup")
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
+            reach("shim: enter the cgroup")
             self._parent.cgroup()
+            reach("shim: await readiness")
             ready = self._parent.wait_until_ready()
         except BaseException:
             self.abort()
@@ -101,12 +104,9 @@ class Spawned:
             self.console = None
 
 
-def spawn(
-    config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None, *, lifeline: int | None = None
-) -> Spawned:
+def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> Spawned:
     """Only in a process of one thread. `netns_fd`: the network namespace of an earlier run to use again;
-    it stays the caller's and is handed back as `Spawned.netns_fd`. With a `lifeline` PID 1 is not the
-    caller's child but its parent's, who holds the other end."""
+    it stays the caller's and is handed back as `Spawned.netns_fd`."""
     check_sysctls(config)
     base = codec.loads(Base, config.cgroup_base)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
@@ -117,14 +117,14 @@ def spawn(
     cgroup = _make_cgroup(tree, config) if base.version == 2 else None
     ours, theirs = handshake.pair()
     try:
-        child = _clone(config, joined, cgroup, brother=lifeline is not None)
+        child = _clone(config, joined, cgroup)
         if child.pid == 0:
             ours.close()
             run(
                 Init(
                     process=config.process,
                     stdio=stdio,
-                    shim=handshake.ChildEnd(theirs, lifeline),
+                    shim=handshake.ChildEnd(theirs),
                     filter=program,
                     config=config,
                     base=base,
@@ -184,10 +184,8 @@ class Cloned:
     pidfd: int
 
 
-def _clone(
-    config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None, *, brother: bool
-) -> Cloned:
-    flags = namespace.CLONE_NEWNS | (namespace.CLONE_PARENT if brother else 0)
+def _clone(config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None) -> Cloned:
+    flags = namespace.CLONE_NEWNS
     for field, flag in _FLAGS.items():
         if getattr(config, field) == "new":
             flags |= flag
@@ -234,9 +232,6 @@ def _open_namespace(of: str, kind: str) -> int:
         raise InputError(f"cannot join the {kind} namespace of process {pid}: it has ended") from None
 
 
-KILL_TIMEOUT = 10.0
-
-
 def kill_and_reap(pid: int, pidfd: int) -> None:
     try:
         namespace.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -244,5 +239,5 @@ def kill_and_reap(pid: int, pidfd: int) -> None:
         pass  # ended by itself
     try:
         os.waitpid(pid, 0)
-    except ChildProcessError:  # others reap it, or have done so already
-        select.select([pidfd], [], [], KILL_TIMEOUT)
+    except ChildProcessError:
+        pass  # reaped already

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -42,35 +41,21 @@ class Entered:
     warnings: tuple[str, ...]
 
 
-def enter(
-    config: RuntimeConfig,
-    pid: int,
-    pidfd: int,
-    wanted: ProcessConfig,
-    stdio: Stdio,
-    *,
-    lifeline: int | None = None,
-    cloned: Callable[[Cloned], None] = lambda cloned: None,
-) -> Entered:
+def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, stdio: Stdio) -> Entered:
     """Run `wanted` beside the container's PID 1, which is `pid` here. Returns when the program runs.
 
-    Only in a process of one thread. Raises StartFailed with Docker's exit code. With a `lifeline` the process
-    is not the caller's child but its parent's, who holds the other end. `cloned` is called before the program
-    may run.
+    Only in a process of one thread. Raises StartFailed with Docker's exit code.
     """
     program = seccomp.compile_filter(config.seccomp, wanted.capabilities)
     base = codec.loads(Base, config.cgroup_base)
     cgroup = Tree(base).open(config.cgroup)
     ours, theirs = handshake.pair()
     try:
-        flags = namespace.CLONE_PARENT if lifeline is not None else 0
-        made = clone_into(flags, cgroup, pid_namespace=pidfd)
-        if made.pid == 0:
+        cloned = clone_into(0, cgroup, pid_namespace=pidfd)
+        if cloned.pid == 0:
             ours.close()
             _run(
-                process.Child(
-                    process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs, lifeline), filter=program
-                ),
+                process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
                 pidfd,
                 cgroup if base.version == 1 else None,  # on v2 it was born inside
             )
@@ -86,19 +71,18 @@ def enter(
     parent = handshake.ParentEnd(ours, _PATIENCE)
     console: int | None = None
     try:
-        cloned(made)
         ready = parent.wait_until_ready()
         console = ready.console
         parent.go()
     except BaseException:
-        _kill(made)
-        os.close(made.pidfd)
+        _kill(cloned)
+        os.close(cloned.pidfd)
         if console is not None:
             os.close(console)
         raise
     finally:
         parent.close()
-    return Entered(pid=made.pid, pidfd=made.pidfd, console=console, warnings=ready.warnings)
+    return Entered(pid=cloned.pid, pidfd=cloned.pidfd, console=console, warnings=ready.warnings)
 
 
 def _kill(cloned: Cloned) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from hawse_agent.cgroups import Base, Tree
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import mount, namespace, privilege, tree
 from hawse_agent.runtime import console, devices, mounts, process, rootfs
 from hawse_agent.spec.runtime import RuntimeConfig
@@ -39,23 +40,28 @@ def run(init: Init) -> NoReturn:
     """In the freshly cloned child. Leaves by execve or `os._exit`."""
     try:
         for step, do in STEPS:
-            init.step = step
+            _next(init, step)
             do(init)
-        init.step = "wait for the shim"
+        _next(init, "wait for the shim")
         init.shim.ready(init.master, init.warnings)
         if init.master is not None:
             os.close(init.master)
         init.shim.wait_for_go()
         if init.config.init:
-            init.step = "init"
+            _next(init, "init")
             _become_reaper_beside_program(init)
-        init.step = "confine"
+        _next(init, "confine")
         process.confine(init)
-        init.step = "exec"
+        _next(init, "exec")
         process.execute(init)
     except BaseException as error:
         process.report(init, error)
     os._exit(1)
+
+
+def _next(init: Init, step: str) -> None:
+    init.step = step
+    reach(f"init: {step}")
 
 
 def _start_session(init: Init) -> None:

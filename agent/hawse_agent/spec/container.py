@@ -26,7 +26,8 @@ class RestartPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class HealthCheck:
-    """`test` is Docker's: ("CMD", argv…), ("CMD-SHELL", line) or ("NONE",)."""
+    """`test` is Docker's: ("CMD", argv…), ("CMD-SHELL", line) or ("NONE",). An empty one is the image's;
+    then 0 in the other fields is the image's, too."""
 
     test: tuple[str, ...]
     interval: float = 30.0
@@ -34,6 +35,19 @@ class HealthCheck:
     start_period: float = 0.0
     start_interval: float = 5.0
     retries: int = 3
+
+    def over(self, image: HealthCheck | None) -> HealthCheck | None:
+        """What it comes to for an image that has this check, or none."""
+        if self.test or image is None:
+            return self if self.test else None
+        return HealthCheck(
+            test=image.test,
+            interval=self.interval or image.interval,
+            timeout=self.timeout or image.timeout,
+            start_period=self.start_period or image.start_period,
+            start_interval=self.start_interval or image.start_interval,
+            retries=self.retries or image.retries,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hawse_agent.errors import HostRefused, ProtocolError, StartFailed, from_wire
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import files
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import Resources, RestartPolicy
@@ -174,8 +175,11 @@ def start(
         if event["event"] == "failed":
             raise _start_failed(event)
         netns = held[0] if event.get("netns", True) and len(held) > 1 else None
+        reach("start: network")
         reserved = list(configure_network(netns, int(event["pid"])))
+        reach("start: clients")
         before_run(ShimClient(Path(event["socket"])))
+        reach("start: run")
         for index in range(0, len(reserved), _MAX_DESCRIPTORS):
             batch = reserved[index : index + _MAX_DESCRIPTORS]
             last = index + _MAX_DESCRIPTORS >= len(reserved)

@@ -18,6 +18,21 @@ KEPT_OUTPUT = 4096
 TIMED_OUT = -1
 
 
+def shown(output: bytes) -> str:
+    """The beginning of a probe's output; a longer one ends with dots."""
+    text = output[:KEPT_OUTPUT].decode(errors="replace")
+    return f"{text}..." if len(output) > KEPT_OUTPUT else text
+
+
+def duration(seconds: float) -> str:
+    """As Docker writes it: 500ms, 1.5s, 1m30s."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest:g}s"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """Times are epoch seconds."""

@@ -130,9 +130,9 @@ class AgentClient:
             raise ProtocolError(f"{self.name}: {path} did not answer in JSON: {body[:200]!r}") from error
 
     def stream_lines(
-        self, method: str, path: str, *, silence: float = SILENCE, **options: Any
+        self, method: str, path: str, *, silence: float | None = SILENCE, **options: Any
     ) -> Iterator[Json]:
-        """JSON lines as they come; `Unreachable` when none comes for `silence` seconds."""
+        """JSON lines as they come; `Unreachable` when none comes for `silence` seconds, if it says any."""
         with self.open(method, path, **options) as response:
             response.timeout = silence
             rest = b""

@@ -1,4 +1,4 @@
-"""One daemon for all attacks, with the image that they are tried from."""
+"""One daemon for the attacks of a file, with the image that they are tried from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support import isolation, probes
 from tests.support.agent import AgentUnderTest
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def daemon() -> Iterator[AgentUnderTest]:
     session = isolation.current()
     if session is None or not probes.available():

@@ -24,6 +24,7 @@ from hawse_agent.spec.volume import Mount, MountKind, Propagation
 
 _CPU_PERIOD = 100_000
 _NANO = 1_000_000_000
+_LEAST_TIME = 1_000_000
 _SHM = 64 * 1024 * 1024
 _LEAST_MEMORY = 6 * 1024 * 1024
 _UNLIMITED = Resources()
@@ -283,14 +284,16 @@ def _health(given: dict[str, Any]) -> HealthCheck | None:
     }
     retries = fields.number("Retries")
     fields.rest()
-    if retries < 0 or any(value < 0 for value in values.values()):
-        raise InputError("Healthcheck: times and Retries cannot be negative")
+    if retries < 0:
+        raise InputError("Retries in Healthcheck cannot be negative")
+    for key, value in values.items():
+        if value != 0 and value < _LEAST_TIME:
+            name = key.replace("_", " ").title().replace(" ", "")
+            raise InputError(f"{name} in Healthcheck cannot be less than 1ms")
     if not test:
-        if any(values.values()) or retries:
-            raise NotSupported(
-                "a health check that only changes the image's times is not supported: give its Test"
-            )
-        return None
+        if not any(values.values()) and not retries:
+            return None
+        return HealthCheck(test=(), retries=retries, **{key: value / _NANO for key, value in values.items()})
     if test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InputError(f"Unknown healthcheck type {test[0]!r}")
     times = {key: value / _NANO for key, value in values.items() if value}

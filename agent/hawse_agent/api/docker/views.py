@@ -208,7 +208,8 @@ def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
         merged[key] = f"{key}={value}"
     if "PATH" not in names and "PATH" not in merged:
         merged["PATH"] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    health = spec.health or (own.healthcheck if own else None)
+    of_image = own.healthcheck if own else None
+    health = of_image if spec.health is None else spec.health.over(of_image)
     return {
         "Hostname": spec.hostname or view.id[:12],
         "Domainname": spec.domainname,
@@ -248,14 +249,17 @@ def _listed(words: Sequence[str] | None) -> list[str] | None:
 
 
 def healthcheck(check: HealthCheck) -> dict[str, Any]:
-    return {
-        "Test": list(check.test),
-        "Interval": int(check.interval * _NANO),
-        "Timeout": int(check.timeout * _NANO),
+    """As Docker, without what is left to its defaults."""
+    numbers = {
+        "Interval": int(check.interval * _NANO) if check.interval != HealthCheck.interval else 0,
+        "Timeout": int(check.timeout * _NANO) if check.timeout != HealthCheck.timeout else 0,
         "StartPeriod": int(check.start_period * _NANO),
-        "StartInterval": int(check.start_interval * _NANO),
-        "Retries": check.retries,
+        "StartInterval": (
+            int(check.start_interval * _NANO) if check.start_interval != HealthCheck.start_interval else 0
+        ),
+        "Retries": check.retries if check.retries != HealthCheck.retries else 0,
     }
+    return {"Test": list(check.test), **{name: number for name, number in numbers.items() if number}}
 
 
 def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:

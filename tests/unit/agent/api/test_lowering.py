@@ -361,6 +361,10 @@ def test_wrong_networks(mode: str, endpoints: dict[str, Any], text: str) -> None
             {"Test": ["CMD-SHELL", "x"], "StartPeriod": 10**9, "StartInterval": 10**9},
             HealthCheck(test=("CMD-SHELL", "x"), start_period=1, start_interval=1),
         ),
+        (
+            {"Interval": 10**9},
+            HealthCheck(test=(), interval=1, timeout=0, start_interval=0, retries=0),
+        ),
     ],
 )
 def test_health(given: dict[str, Any] | None, health: HealthCheck | None) -> None:
@@ -446,7 +450,8 @@ def test_refused_by_name(host: dict[str, Any], text: str) -> None:
         ({"Tty": "yes"}, "Tty: expected true or false"),
         ({"NetworkDisabled": True}, "NetworkDisabled is not supported"),
         ({"Healthcheck": {"Test": ["SOMETIMES"]}}, "Unknown healthcheck type"),
-        ({"Healthcheck": {"Retries": 2}}, "only changes the image's times"),
+        ({"Healthcheck": {"Retries": -2}}, "Retries in Healthcheck cannot be negative"),
+        ({"Healthcheck": {"StartPeriod": 1000}}, "StartPeriod in Healthcheck cannot be less than 1ms"),
         ({"HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}, "--restart and --rm"),
         ({"HostConfig": {"RestartPolicy": {"Name": "often"}}}, "unknown policy 'often'"),
         (

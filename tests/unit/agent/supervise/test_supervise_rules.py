@@ -7,7 +7,7 @@ import pytest
 from hawse_agent.errors import InputError
 from hawse_agent.spec import detach
 from hawse_agent.spec.container import HealthCheck, RestartPolicy
-from hawse_agent.supervise.health import Health, Probe, command
+from hawse_agent.supervise.health import Health, Probe, command, duration, shown
 from hawse_agent.supervise.restart import Backoff, restarts
 
 
@@ -86,3 +86,16 @@ def test_the_sequence_is_found_across_pieces_and_given_back_when_it_was_another(
     assert detector.feed(b"ab\x10") == (b"ab", False)
     assert detector.feed(b"c\x10") == (b"\x10c", False)
     assert detector.feed(b"\x10\x11rest") == (b"\x10", True)
+
+
+def test_what_is_kept_of_a_probe() -> None:
+    assert shown(b"x" * 4096) == "x" * 4096
+    assert shown(b"x" * 4097) == "x" * 4096 + "..."
+    assert shown(b"\xff") == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.5, "500ms"), (1, "1s"), (1.5, "1.5s"), (90, "1m30s"), (3600, "1h0m0s")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

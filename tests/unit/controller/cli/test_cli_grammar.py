@@ -60,7 +60,7 @@ def test_nothing_at_all_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         ("nonsense", "no such verb: nonsense"),
-        ("stauts", "did you mean `hawse status`?"),
+        ("statsu", "did you mean `hawse stats`?"),
         ("volume", "one of: volume ls, volume backup, volume restore"),
         ("volume lss", "did you mean `hawse volume ls`?"),
         ("--nonsense ps", "unrecognized arguments: --nonsense"),
