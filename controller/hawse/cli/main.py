@@ -36,6 +36,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "lifecycle": ("stop", "restart", "kill", "pause", "unpause", "wait", "rename", "rm"),
     "inspect": ("inspect",),
     "look": ("port", "top", "diff"),
+    "copy": ("cp", "export"),
     "logs": ("logs",),
     "stats": ("stats",),
     "events": ("events",),

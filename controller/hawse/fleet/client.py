@@ -172,13 +172,15 @@ class AgentClient:
             said = json.loads(body)
         except ValueError:
             said = {}
+        kind: type[HawseError] = {400: InputError, 404: NotFound, 409: Conflict}.get(status, HawseError)
+        if not body and kind is not HawseError:  # an answer to HEAD
+            return kind(f"{self.name}: the agent answered {status}")
         if not isinstance(said, dict) or not said.get("message"):
             return ProtocolError(
                 f"{self.name}: the agent answered {status}: {body[:200].decode(errors='replace')}"
             )
         if "kind" in said:
             return from_wire(said)
-        kind: type[HawseError] = {400: InputError, 404: NotFound, 409: Conflict}.get(status, HawseError)
         return kind(str(said["message"]))
 
     # -- the host --------------------------------------------------------------------------------
@@ -402,7 +404,7 @@ def _target(path: str, query: Query | None) -> str:
     plain = {
         key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in query.items()
     }
-    return f"{path}?{urllib.parse.urlencode(plain)}"
+    return f"{path}?{urllib.parse.urlencode(plain, errors='surrogateescape')}"
 
 
 def _quote(part: str) -> str:
