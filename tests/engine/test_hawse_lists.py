@@ -205,6 +205,22 @@ def test_stats(populated: AgentUnderTest) -> None:
     assert sample[0]["pids_stats"]["current"] == 2  # sh and sleep
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("images", "images -a --digests", "images -q --no-trunc", "images --format json", "images busybox"),
+        *("images --format {{.Repository}}:{{.Tag}}|{{.UniqueSize}}|{{.VirtualSize}}|{{.CreatedAt}}",),
+        *("images --format {{.Digest}}|{{.Containers}}|{{.SharedSize}}", "images nope"),
+        *("network ls", "network ls -q", "network ls --no-trunc", "network ls --format json"),
+        *("network ls -f type=custom --format {{.Name}}{{.IPv6}}{{.Internal}}{{.Labels}}{{.CreatedAt}}",),
+        *("volume ls -q", "volume ls --format table", "volume ls --format json"),
+        *("volume ls -f label=kind --format {{.Name}}{{.Mountpoint}}{{.Labels}}",),
+    ],
+)
+def test_other_lists(populated: AgentUnderTest, words: str) -> None:
+    same(populated, *words.split())
+
+
 def test_json_is_the_api_s(populated: AgentUnderTest) -> None:
     (listed,) = json.loads(hawse(populated.socket, "--json", "ps", "-a").stdout).values()
     assert [entry["Names"] for entry in listed] == [["/ended"], ["/made"], ["/web"]]

@@ -58,6 +58,40 @@ def test_what_is_refused_does_not_keep_the_others_from_it(agent: AgentUnderTest)
     assert "links is not supported" in hawse(agent.socket, "rm", "--link", "one", code=1).stderr
 
 
+def test_update(agent: AgentUnderTest) -> None:
+    sleeper(agent, "web")
+    words = "-m 64m --memory-swap 128m --cpus 0.5 --pids-limit=30 web --restart on-failure:3 -c512"
+    assert out(agent, "update", *words.split()) == "web\n"
+    shown = "{{.Memory}} {{.MemorySwap}} {{.NanoCpus}} {{.PidsLimit}} {{.RestartPolicy}} {{.CpuShares}}"
+    form = shown.replace("{{.", "{{.HostConfig.")
+    assert out(agent, "inspect", "-f", f"{form} {{{{len .Id}}}}", "web") == (
+        "67108864 134217728 500000000 30 map[MaximumRetryCount:3 Name:on-failure] 512 64\n"
+    )
+    done = hawse(agent.socket, "update", "-m", "32m", "missing", "web", code=1)
+    assert (done.stdout, done.stderr) == ("web\n", "hawse: No such container: missing\n")
+    assert "unknown policy" in hawse(agent.socket, "update", "--restart", "maybe", "web", code=1).stderr
+    for words in ("web", "--blkio-weight 5 web", "-m 1m", "-m x web"):
+        hawse(agent.socket, "update", *words.split(), code=2)
+
+
+def test_prune(agent: AgentUnderTest) -> None:
+    docker = agent.docker
+    for name, label in (("kept", "keep=1"), ("gone", "drop=1")):
+        docker("create", "--name", name, "--label", label, "-v", "/anonymous", BUSYBOX, "true")
+        docker("network", "create", "--label", label, name)
+    done = hawse(agent.socket, "prune", "--volumes", input=b"n\n", code=1)
+    assert "all anonymous volumes" in done.stdout and done.stderr == "hawse: the prune has been cancelled\n"
+    assert "Total reclaimed space: 0B" in out(agent, "prune", "-f", "--filter", "until=1h")
+    assert set(states(agent)) == {"kept", "gone"}
+    removed = out(agent, "prune", "--volumes", "--filter", "label!=keep", input=b"y\n")
+    titles = ("Deleted Containers:", "Deleted Networks:\ngone\n", "Deleted Volumes:")
+    assert all(title in removed for title in titles)
+    assert set(states(agent)) == {"kept"}
+    assert out(agent, "network", "ls", "-f", "type=custom", "--format", "{{.Name}}") == "kept\n"
+    assert len(out(agent, "volume", "ls", "-q").split()) == 1
+    assert "invalid filter 'x'" in hawse(agent.socket, "prune", "-f", "--filter", "x=1", code=2).stderr
+
+
 def test_ports_processes_and_logs(agent: AgentUnderTest) -> None:
     script = "echo said; echo aside >&2; exec sleep 1000"
     ports = {"80/tcp": ("127.0.0.1", 18085), "9000/tcp": None, "443/udp": ("127.0.0.1", 18443)}

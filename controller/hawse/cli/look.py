@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from hawse.cli.hosts import Output, ask
 from hawse.cli.verb import Verb
 from hawse.fleet.client import AgentClient, container_path
 from hawse.format.containers import joined
+from hawse.format.listing import natural
 from hawse.format.table import aligned
 from hawse_agent.errors import NotFound
 
@@ -54,16 +54,9 @@ def _port(context: Context, options: argparse.Namespace) -> int:
             for port, published in ports.items()
             for to in published
         ]
-        return "".join(f"{line}\n" for line in (lines if wanted else sorted(lines, key=_natural)))
+        return "".join(f"{line}\n" for line in (lines if wanted else sorted(lines, key=natural)))
 
     return _look(context, question, shown)
-
-
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """`80/tcp` before `443/tcp`: runs of digits count as numbers."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", text)
-    ]
 
 
 def _top_arguments(parser: argparse.ArgumentParser) -> None:

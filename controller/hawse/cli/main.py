@@ -33,7 +33,9 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "attach": ("start", "attach"),
     "execute": ("exec",),
     "ps": ("ps",),
+    "images": ("images",),
     "lifecycle": ("stop", "restart", "kill", "pause", "unpause", "wait", "rename", "rm"),
+    "update": ("update",),
     "inspect": ("inspect",),
     "look": ("port", "top", "diff"),
     "copy": ("cp", "export"),
@@ -41,6 +43,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "stats": ("stats",),
     "events": ("events",),
     "system": ("info", "df", "prune"),
+    "network": ("network ls",),
     "volume": ("volume ls", "volume backup", "volume restore"),
     "image": ("image ls", "image import", "image send", "image rm"),
     "ssh": ("ssh",),
@@ -51,7 +54,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 """Module of `hawse.cli` → its verbs, in the order in which help lists them."""
 
-NOUNS = ("volume", "image", "host")
+NOUNS = ("network", "volume", "image", "host")
 
 PROLOGUE = "Provisions the hosts of a fleet and runs containers on them, over SSH."
 

@@ -7,20 +7,27 @@ import json
 import time
 from pathlib import Path
 
+from hawse.cli import lists
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import ask, each
 from hawse.cli.verb import Verb
 from hawse.fleet import volumes
+from hawse.fleet.client import DOCKER
+from hawse.format.listing import natural
+from hawse.format.volumes import VOLUMES, volume_row
 from hawse.report.text import age, columns, short_size
 from hawse_agent.errors import InputError
 
 
 def _ls_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", action="store_true", help="measure them: walks each volume")
+    lists.arguments(parser, quiet="names only", no_trunc=False, filters="name, label, driver, dangling")
 
 
 def _ls(context: Context, options: argparse.Namespace) -> int:
     places = context.places()
+    if options.format or options.quiet or options.filter:
+        return _docker_ls(context, options, places)
     found, code = ask(context, places, lambda agent: agent.volumes(sizes=options.sizes))
     if context.options.json:
         context.print(json.dumps(found, indent=2))
@@ -42,6 +49,26 @@ def _ls(context: Context, options: argparse.Namespace) -> int:
         left_out.add(2)
     shown = [column for column in range(len(headings)) if column not in left_out]
     context.print(columns([headings[c] for c in shown], [[row[c] for c in shown] for row in rows]))
+    return code
+
+
+def _docker_ls(context: Context, options: argparse.Namespace, places: list[Place]) -> int:
+    """As docker lists them."""
+    if options.sizes:
+        raise InputError("--sizes goes with no other option")
+    VOLUMES.template(options.format)
+    query = lists.encoded(lists.filters(options))
+    found, code = ask(
+        context, places, lambda agent: agent.json("GET", f"{DOCKER}/volumes", query=query)["Volumes"] or []
+    )
+    if context.options.json:
+        lists.show_json(context, found)
+        return code
+    rows = {
+        name: [volume_row(volume) for volume in sorted(volumes, key=lambda volume: natural(volume["Name"]))]
+        for name, volumes in found.items()
+    }
+    lists.show(context, VOLUMES, rows, options, several=len(places) > 1)
     return code
 
 

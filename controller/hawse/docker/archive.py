@@ -35,7 +35,9 @@ def source(path: str, *, follow: bool) -> Source:
             real, name = copying.followed(absolute, os.path.realpath(absolute, strict=True))
         else:
             directory, base = os.path.split(absolute)
-            real, name = f"{os.path.realpath(directory, strict=True)}/{base}", ""
+            real = f"{os.path.realpath(directory, strict=True).rstrip('/')}/{base}"
+            renamed = absolute.endswith("/") and copying.last(absolute) != copying.last(real)
+            name = copying.last(absolute) if renamed else ""
         found = os.lstat(real)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -5,6 +5,7 @@ Rows of several hosts have a further field and column, Host.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -74,3 +75,9 @@ def uses(form: str, field: str) -> bool:
     return form not in ("", "table", "json") and bool(
         {field, "."} & Template(form.removeprefix("table")).fields
     )
+
+
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Orders names: `web9` comes before `web10`."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

@@ -145,6 +145,7 @@ def test_paths_here(tree: Path, tmp_path: Path) -> None:
     assert (follow.path, follow.name, follow.is_directory) == (str(tree), "to", True)
     plain = archive.source(f"{tmp_path}/to", follow=False)
     assert (plain.path, plain.is_directory) == (f"{tmp_path}/to", False)
+    assert archive.source(f"{tmp_path}/to/", follow=False).name == "to"
     assert archive.source(f"{tmp_path}/to/.", follow=False).base == "."
     assert archive.destination(f"{tmp_path}/to").is_directory
     assert archive.destination(f"{tmp_path}/dangling") == Destination(path=f"{tmp_path}/new")

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hawse.format.containers import ports
-from hawse.format.listing import Listing, uses
+from hawse.format.listing import Listing, natural, uses
 from hawse.format.table import aligned, fitted
 from hawse.format.units import bytes_size, human_duration, human_size, short_id
 from hawse.format.values import Row, quoted
@@ -106,6 +106,11 @@ def test_ports() -> None:
         {"PrivatePort": 9003, "Type": "tcp"},
     ]
     assert ports(listed) == "9000-9001/tcp, [::]:443->443/tcp, 9003/tcp, 0.0.0.0:8080->80/tcp"
+
+
+def test_names_in_their_natural_order() -> None:
+    names = ["web10", "web9", "10", "9", "web", "a9", "80/tcp", "443/tcp"]
+    assert sorted(names, key=natural) == ["9", "10", "80/tcp", "443/tcp", "a9", "web", "web9", "web10"]
 
 
 def test_quoted() -> None:
