@@ -32,8 +32,26 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "remove": ("record", "lease", "run", "files", "volumes", "forget"),
     # The shim's, from its birth to its end.
     "shim": (
-        *("listen", "clone", "tell namespaces", "make the cgroup", "enter the cgroup", "await readiness"),
-        *("go", "write state", "tell started", "stop", "kill", "ended", "drain", "remove the cgroup"),
+        *(
+            "listen",
+            "fork",
+            "clone",
+            "tell namespaces",
+            "make the cgroup",
+            "enter the cgroup",
+            "await readiness",
+        ),
+        *(
+            "go",
+            "tell running",
+            "write state",
+            "tell started",
+            "stop",
+            "kill",
+            "ended",
+            "drain",
+            "remove the cgroup",
+        ),
         *("write exit", "tell exited", "restart", "clean up", "tell gone"),
     ),
 }
@@ -47,6 +65,11 @@ def reach(name: str) -> None:
     """The step `name` is next."""
     if _directory >= 0:
         _obey(name)
+
+
+def descriptors() -> tuple[int, ...]:
+    """What a process that closes its descriptors has to keep."""
+    return (_directory,) if _directory >= 0 else ()
 
 
 def _open() -> int:

@@ -15,6 +15,7 @@ from hawse_agent.linux import libc, syscalls
 CLONE_FS = 0x00000200
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -52,14 +53,14 @@ class _CloneArgs(ctypes.Structure):
 
 def clone(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Fork into new namespaces, and into a v2 cgroup when its directory is given. The parent gets
-    (pid, pidfd), the child (0, -1)."""
+    (pid, pidfd), the child (0, -1). With CLONE_PARENT the child is a brother, and its pidfd the caller's."""
     pidfd = ctypes.c_int(-1)
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
     args = _CloneArgs(
         flags=flags | CLONE_PIDFD,
         pidfd=ctypes.addressof(pidfd),
-        exit_signal=int(signal.SIGCHLD),
+        exit_signal=0 if flags & CLONE_PARENT else int(signal.SIGCHLD),  # a brother has the caller's own
         cgroup=cgroup_fd or 0,
     )
     call = ctypes.c_long(syscalls.number("clone3"))

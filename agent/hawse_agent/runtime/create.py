@@ -7,6 +7,7 @@ network, and waits before its exec for `Spawned.go`.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,9 +105,12 @@ class Spawned:
             self.console = None
 
 
-def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> Spawned:
+def spawn(
+    config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None, *, lifeline: int | None = None
+) -> Spawned:
     """Only in a process of one thread. `netns_fd`: the network namespace of an earlier run to use again;
-    it stays the caller's and is handed back as `Spawned.netns_fd`."""
+    it stays the caller's and is handed back as `Spawned.netns_fd`. With a `lifeline` PID 1 is not the
+    caller's child but its parent's, who holds the other end."""
     check_sysctls(config)
     base = codec.loads(Base, config.cgroup_base)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
@@ -117,14 +121,14 @@ def spawn(config: RuntimeConfig, stdio: Stdio, netns_fd: int | None = None) -> S
     cgroup = _make_cgroup(tree, config) if base.version == 2 else None
     ours, theirs = handshake.pair()
     try:
-        child = _clone(config, joined, cgroup)
+        child = _clone(config, joined, cgroup, brother=lifeline is not None)
         if child.pid == 0:
             ours.close()
             run(
                 Init(
                     process=config.process,
                     stdio=stdio,
-                    shim=handshake.ChildEnd(theirs),
+                    shim=handshake.ChildEnd(theirs, lifeline),
                     filter=program,
                     config=config,
                     base=base,
@@ -184,8 +188,10 @@ class Cloned:
     pidfd: int
 
 
-def _clone(config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None) -> Cloned:
-    flags = namespace.CLONE_NEWNS
+def _clone(
+    config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None, *, brother: bool
+) -> Cloned:
+    flags = namespace.CLONE_NEWNS | (namespace.CLONE_PARENT if brother else 0)
     for field, flag in _FLAGS.items():
         if getattr(config, field) == "new":
             flags |= flag
@@ -232,6 +238,9 @@ def _open_namespace(of: str, kind: str) -> int:
         raise InputError(f"cannot join the {kind} namespace of process {pid}: it has ended") from None
 
 
+KILL_TIMEOUT = 10.0
+
+
 def kill_and_reap(pid: int, pidfd: int) -> None:
     try:
         namespace.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -239,5 +248,5 @@ def kill_and_reap(pid: int, pidfd: int) -> None:
         pass  # ended by itself
     try:
         os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # reaped already
+    except ChildProcessError:  # others reap it, or have done so already
+        select.select([pidfd], [], [], KILL_TIMEOUT)

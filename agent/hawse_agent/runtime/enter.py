@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -41,21 +42,35 @@ class Entered:
     warnings: tuple[str, ...]
 
 
-def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, stdio: Stdio) -> Entered:
+def enter(
+    config: RuntimeConfig,
+    pid: int,
+    pidfd: int,
+    wanted: ProcessConfig,
+    stdio: Stdio,
+    *,
+    lifeline: int | None = None,
+    cloned: Callable[[Cloned], None] = lambda cloned: None,
+) -> Entered:
     """Run `wanted` beside the container's PID 1, which is `pid` here. Returns when the program runs.
 
-    Only in a process of one thread. Raises StartFailed with Docker's exit code.
+    Only in a process of one thread. Raises StartFailed with Docker's exit code. With a `lifeline` the process
+    is not the caller's child but its parent's, who holds the other end. `cloned` is called before the program
+    may run.
     """
     program = seccomp.compile_filter(config.seccomp, wanted.capabilities)
     base = codec.loads(Base, config.cgroup_base)
     cgroup = Tree(base).open(config.cgroup)
     ours, theirs = handshake.pair()
     try:
-        cloned = clone_into(0, cgroup, pid_namespace=pidfd)
-        if cloned.pid == 0:
+        flags = namespace.CLONE_PARENT if lifeline is not None else 0
+        made = clone_into(flags, cgroup, pid_namespace=pidfd)
+        if made.pid == 0:
             ours.close()
             _run(
-                process.Child(process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs), filter=program),
+                process.Child(
+                    process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs, lifeline), filter=program
+                ),
                 pidfd,
                 cgroup if base.version == 1 else None,  # on v2 it was born inside
             )
@@ -71,18 +86,19 @@ def enter(config: RuntimeConfig, pid: int, pidfd: int, wanted: ProcessConfig, st
     parent = handshake.ParentEnd(ours, _PATIENCE)
     console: int | None = None
     try:
+        cloned(made)
         ready = parent.wait_until_ready()
         console = ready.console
         parent.go()
     except BaseException:
-        _kill(cloned)
-        os.close(cloned.pidfd)
+        _kill(made)
+        os.close(made.pidfd)
         if console is not None:
             os.close(console)
         raise
     finally:
         parent.close()
-    return Entered(pid=cloned.pid, pidfd=cloned.pidfd, console=console, warnings=ready.warnings)
+    return Entered(pid=made.pid, pidfd=made.pidfd, console=console, warnings=ready.warnings)
 
 
 def _kill(cloned: Cloned) -> None:

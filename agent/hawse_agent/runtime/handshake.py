@@ -17,6 +17,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 from dataclasses import dataclass
 
@@ -38,8 +39,11 @@ class Ready:
 
 
 class ChildEnd:
-    def __init__(self, sock: socket.socket) -> None:
+    """`lifeline`: a pipe whose other end is the parent's alone, where the handshake is with somebody else."""
+
+    def __init__(self, sock: socket.socket, lifeline: int | None = None) -> None:
         self._sock = sock
+        self._lifeline = lifeline
 
     def wait_for_cgroup(self) -> None:
         self._expect(_CGROUP)
@@ -61,6 +65,8 @@ class ChildEnd:
             pass  # nobody is left to tell
 
     def parent_lives(self) -> bool:
+        if self._lifeline is not None and select.select([self._lifeline], [], [], 0)[0]:
+            return False
         try:
             return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
         except BlockingIOError:
@@ -68,6 +74,8 @@ class ChildEnd:
 
     def close(self) -> None:
         self._sock.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
 
     def _expect(self, word: bytes) -> None:
         if self._sock.recv(64) != word:
@@ -89,7 +97,7 @@ class ParentEnd:
     def wait_until_ready(self) -> Ready:
         """Raises StartFailed when the child could not prepare."""
         try:
-            message, ancillary, _, _ = self._sock.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(4))
+            message, ancillary = self._receive()
         except TimeoutError as error:
             raise StartFailed(
                 "the process does not get ready: is something frozen?", step="prepare"
@@ -109,7 +117,7 @@ class ParentEnd:
         """Returns when the program runs; raises StartFailed."""
         self._send(_GO)
         try:
-            message = self._sock.recv(_MAX_MESSAGE)
+            message, _ = self._receive()
         except TimeoutError as error:
             raise StartFailed("the program does not start: is something frozen?", step="exec") from error
         if message:
@@ -117,6 +125,14 @@ class ParentEnd:
 
     def close(self) -> None:
         self._sock.close()
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        while True:
+            try:
+                message, ancillary, _, _ = self._sock.recvmsg(_MAX_MESSAGE, socket.CMSG_SPACE(4))
+            except ConnectionResetError:  # told once when it has left without reading all: its words follow
+                continue
+            return message, ancillary
 
     def _send(self, word: bytes) -> None:
         try:

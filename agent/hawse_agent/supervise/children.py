@@ -26,6 +26,9 @@ class Children:
         """Before the loop runs again, so that no end is missed."""
         self._waiting[pid] = ended
 
+    def forget(self, pid: int) -> None:
+        self._waiting.pop(pid, None)
+
     def _reap(self) -> None:
         os.read(self._read, 4096)
         ended: list[tuple[int, int]] = []

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hawse_agent.errors import NotFound, StartFailed
-from hawse_agent.runtime.enter import Entered, enter
-from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+from hawse_agent.errors import HawseError, NotFound, StartFailed
+from hawse_agent.spec.runtime import ProcessConfig
 from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.health import KEPT_OUTPUT, TIMED_OUT, Probe, duration, shown
+from hawse_agent.supervise.jobs import Enter
 from hawse_agent.supervise.logs import Stream
 from hawse_agent.supervise.loop import Loop
+from hawse_agent.supervise.maker import Maker, Running, Spawned
 from hawse_agent.supervise.streams import ProcessStreams
 
 KEPT = 1000
@@ -25,18 +26,28 @@ KEPT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The container that is entered: its PID 1 as the shim sees it."""
+    """The container that is entered: its runtime.json, and its PID 1 as the shim sees it."""
 
-    config: RuntimeConfig
+    document: bytes
     pid: int
     pidfd: int
 
 
 @dataclass(kw_only=True)
 class Execution:
-    entered: Entered
     streams: ProcessStreams
+    pid: int = 0
+    """0 while it is being made."""
+    pidfd: int = -1
     exit_code: int | None = None
+
+    def spawned(self, made: Spawned) -> None:
+        self.pid, self.pidfd = made.pid, made.pidfd
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 class Executions:
@@ -55,6 +66,7 @@ class Executions:
         self._loop, self._children, self._when_quiet = loop, children, when_quiet
         self._exited, self._detached = exited, detached
         self._known: dict[str, Execution] = {}
+        self._under_way: set[str] = set()
 
     def start(
         self,
@@ -66,8 +78,10 @@ class Executions:
         *,
         streams: frozenset[Stream],
         detach: bytes,
+        done: Callable[[HawseError | None], None],
     ) -> None:
-        """Raises StartFailed. `client` is owned from now on, whatever happens."""
+        """`done` gets None when its program runs, else why it does not. `client` is owned from now on,
+        whatever happens."""
         own = ProcessStreams(
             self._loop,
             tty=process.tty,
@@ -77,36 +91,52 @@ class Executions:
             when_quiet=self._when_quiet,
             detached=lambda: self._detached(exec_id),
         )
-        try:
-            entered = enter(host.config, host.pid, host.pidfd, process, own.stdio)
-        except BaseException:
+        self._known[exec_id] = execution = Execution(streams=own)
+        self._under_way.add(exec_id)
+
+        def running(made: Running) -> None:
+            if client is not None:
+                own.attach(client, stdin=process.stdin, streams=streams, detach=detach, head=head)
+            elif process.stdin:
+                own.input_ended()
+            own.started(made.console)
+            self._forget_old()
+            done(None)
+
+        def failed(error: HawseError) -> None:
+            del self._known[exec_id]
+            self._under_way.remove(exec_id)
+            execution.close()
             own.abandon()
             if client is not None:
                 client.close()
-            raise
-        execution = Execution(entered=entered, streams=own)
-        self._known[exec_id] = execution
-        self._children.expect(entered.pid, lambda code: self._ended(exec_id, code))
-        if client is not None:
-            own.attach(
-                client,
-                stdin=process.stdin,
-                streams=streams,
-                detach=detach,
-                head=head,
-            )
-        elif process.stdin:
-            own.input_ended()
-        own.started(entered.console)
-        self._forget_old()
+            done(error)
+            self._when_quiet()
+
+        job = Enter(document=host.document, pid=host.pid, pidfd=host.pidfd, process=process, stdio=own.stdio)
+        Maker(
+            self._loop,
+            self._children,
+            job,
+            spawned=execution.spawned,
+            running=running,
+            failed=failed,
+            ended=lambda code: self._ended(exec_id, code),
+            keep=job.descriptors,
+        )
 
     def state(self, exec_id: str) -> dict[str, int | bool | None]:
         execution = self._find(exec_id)
         code = execution.exit_code
-        return {"running": code is None, "pid": execution.entered.pid, "exit_code": code}
+        return {"running": code is None, "pid": execution.pid, "exit_code": code}
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         self._find(exec_id).streams.resize(height, width)
+
+    @property
+    def over(self) -> bool:
+        """All have told how they ended."""
+        return not self._under_way
 
     @property
     def quiet(self) -> bool:
@@ -121,8 +151,13 @@ class Executions:
     def _ended(self, exec_id: str, code: int) -> None:
         execution = self._known[exec_id]
         execution.exit_code = code  # before the client sees the end, after which it asks for it
-        os.close(execution.entered.pidfd)
-        execution.streams.end(lambda: self._exited(exec_id, code))
+        execution.close()
+
+        def over() -> None:
+            self._under_way.discard(exec_id)
+            self._exited(exec_id, code)
+
+        execution.streams.end(over)
 
     def _forget_old(self) -> None:
         for exec_id, execution in list(self._known.items()):
@@ -146,47 +181,52 @@ def probe(
     loop: Loop,
     children: Children,
     host: Host,
-    process: ProcessConfig,
+    argv: tuple[str, ...],
     timeout: float,
     done: Callable[[Probe], None],
 ) -> None:
     """Run one health check; `done` gets its result, also when it could not start or took too long."""
     start = time.time()
     kept = _Kept()
-    streams = ProcessStreams(loop, tty=False, stdin=False, stdin_once=False, log=kept)
+    streams = ProcessStreams(loop, tty=False, stdin=False, stdin_once=False, log=kept, merged=True)
+    execution = Execution(streams=streams)
+    late = False
 
     def report(exit_code: int, output: str) -> None:
+        execution.close()
+        if late:
+            text = f"Health check exceeded timeout ({duration(timeout)})"
+            exit_code, output = TIMED_OUT, f"{text}: {output}" if output else text
         done(Probe(start=start, end=time.time(), exit_code=exit_code, output=output))
 
-    try:
-        entered = enter(host.config, host.pid, host.pidfd, process, streams.stdio)
-    except (StartFailed, OSError) as error:
+    def failed(error: HawseError) -> None:
+        timer.cancel()
         streams.abandon()
-        report(error.container_exit if isinstance(error, StartFailed) else 1, str(error))
-        return
-    late = False
+        report(error.container_exit if isinstance(error, StartFailed) else 1, "" if late else str(error))
+
+    def ended(code: int) -> None:
+        timer.cancel()
+        streams.end(lambda: report(code, shown(kept.data)))
 
     def give_up() -> None:
         nonlocal late
         late = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(entered.pid, signal.SIGKILL)  # it leads a session of its own, and is not reaped yet
+        maker.give_up()
+        if execution.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(
+                    execution.pid, signal.SIGKILL
+                )  # it leads a session of its own, and is not reaped yet
 
+    job = Enter(document=host.document, pid=host.pid, pidfd=host.pidfd, argv=argv, stdio=streams.stdio)
     timer = loop.after(timeout, give_up)
-
-    def ended(code: int) -> None:
-        timer.cancel()
-        os.close(entered.pidfd)
-
-        def over() -> None:
-            output = shown(kept.data)
-            if late:
-                text = f"Health check exceeded timeout ({duration(timeout)})"
-                report(TIMED_OUT, f"{text}: {output}" if output else text)
-            else:
-                report(code, output)
-
-        streams.end(over)
-
-    children.expect(entered.pid, ended)
-    streams.started(entered.console)
+    maker = Maker(
+        loop,
+        children,
+        job,
+        spawned=execution.spawned,
+        running=lambda made: streams.started(made.console),
+        failed=failed,
+        ended=ended,
+        keep=job.descriptors,
+    )

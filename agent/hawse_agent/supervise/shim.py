@@ -1,6 +1,6 @@
-"""The shim: one small process per container that makes it, owns its streams, and keeps it alive.
+"""The shim: one small process per container that has it made, owns its streams, and keeps it alive.
 
-    main ── listen ── spawn ── namespaces ─► daemon ── run ─► go ── started ─► loop … exited ── gone
+    main ── listen ── maker ── namespaces ─► daemon ── run ─► go ── started ─► loop … exited ── gone
 
 It needs the daemon for the network of the first start, and for nothing after: restart policy, stop grace,
 health checks, log and executions go on while there is none. The conversation is in docs/protocols.md. Where
@@ -9,6 +9,7 @@ things happen:
     loop.py children.py lines.py     descriptors and timers, ended processes, JSON lines
     streams.py logs.py               stdio, clients, the log
     restart.py health.py             the rules, pure
+    maker.py jobs.py                 the making of processes, in forks of their own
     execs.py                         further processes
 
 Runs after a fork of the zygote: no imports, no threads, no logging; imports neither asyncio nor sqlite3.
@@ -19,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -30,23 +30,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hawse_agent.cgroups import Cgroup, OomNotifier
-from hawse_agent.errors import Conflict, HawseError, InternalError, NotSupported, StartFailed
+from hawse_agent.cgroups import Base, Cgroup, Tree
+from hawse_agent.errors import Conflict, HawseError, InternalError, NotFound, NotSupported, StartFailed
 from hawse_agent.failpoints import reach
 from hawse_agent.linux import files, namespace, privilege
-from hawse_agent.runtime.create import Spawned, spawn
 from hawse_agent.spec import codec, detach
-from hawse_agent.spec.container import Resources, RestartPolicy
-from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
+from hawse_agent.spec.container import HealthCheck, LogConfig, Resources, RestartPolicy
+from hawse_agent.spec.runtime import ProcessConfig
 from hawse_agent.supervise import health, logs, logwriter
 from hawse_agent.supervise.attach import AttachOptions
 from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.execs import Executions, Host, probe
 from hawse_agent.supervise.health import Health, Probe
+from hawse_agent.supervise.jobs import Start
 from hawse_agent.supervise.lines import Lines
 from hawse_agent.supervise.logs import LogRecord
 from hawse_agent.supervise.logwriter import LogWriter, PatientDisk
-from hawse_agent.supervise.loop import READ, Loop, Timer
+from hawse_agent.supervise.loop import PRIORITY, READ, Loop, Timer
+from hawse_agent.supervise.maker import Maker, Running, Spawned
 from hawse_agent.supervise.restart import Backoff, restarts
 from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
 
@@ -71,14 +72,44 @@ class State:
 
 def main(runtime: Path, starter: socket.socket) -> None:
     """`runtime` is the container's runtime.json; returns when the container has ended for good."""
-    config = codec.loads(RuntimeConfig, runtime.read_bytes())
-    Shim(config, starter).run()
+    Shim(runtime.read_bytes(), starter).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the shim itself needs of a RuntimeConfig: reading all of it costs half a megabyte of copied
+    pages, and is left to makers."""
+
+    id: str
+    run_dir: str
+    log_path: str
+    exit_path: str
+    cgroup: str
+    cgroup_base: str
+    log: LogConfig = LogConfig()
+    pid_namespace: str = "new"
+    stop_signal: int = 15
+    stop_timeout: int = 10
+    restart: RestartPolicy = RestartPolicy()
+    health: HealthCheck | None = None
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+
+    @classmethod
+    def of(cls, document: bytes) -> Config:
+        """Of a runtime.json."""
+        everything = json.loads(document)
+        everything |= everything["process"]
+        known = cls.__dataclass_fields__
+        return codec.from_json(cls, {key: value for key, value in everything.items() if key in known})
 
 
 class Shim:
-    def __init__(self, config: RuntimeConfig, starter: socket.socket) -> None:
-        self._config = config
-        self._leaving = self._left = False
+    def __init__(self, document: bytes, starter: socket.socket) -> None:
+        self._document = document
+        self._config = config = Config.of(document)
+        self._finishing = self._leaving = self._left = False
         self._loop = Loop()
         self._children = Children(self._loop)
         self._state = State()
@@ -97,13 +128,17 @@ class Shim:
         self._backoff = Backoff()
         self._watchers: list[Lines] = []
         self._requests: list[Lines] = []
+        self._starter_socket = starter
         self._starter = Lines(self._loop, starter, self._from_starter, self._starter_closed)
         self._listener: socket.socket | None = None
-        self._spawned: Spawned | None = None
+        self._maker: Maker | None = None
+        self._may_run = False
+        self._pid = 0
         self._pidfd = -1
         self._netns: int | None = None
-        self._cgroup: Cgroup | None = None
-        self._oom: OomNotifier | None = None
+        self._resources: Resources | None = None
+        """Those that replace the configuration's."""
+        self._oom = -1
         self._reserved: list[int] = []
         self._health: Health | None = None
         self._probing: Timer | None = None
@@ -115,7 +150,7 @@ class Shim:
         self._become_supervisor()
         try:
             self._listen()
-            self._spawn_first()
+            self._maker = self._make(self._started, self._fail, first=True)
         except (HawseError, OSError) as error:
             self._fail(error)
         while not self._left:
@@ -150,67 +185,83 @@ class Shim:
         self._listener = listener
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
 
-    def _spawn_first(self) -> None:
-        reach("shim: clone")
-        self._spawned = spawned = spawn(self._config, self._streams.stdio)
-        self._pidfd, self._netns = spawned.pidfd, spawned.netns_fd
-        event: dict[str, Any] = {
-            "event": "namespaces",
-            "pid": spawned.pid,
-            "socket": str(Path(self._config.run_dir) / "shim.sock"),
-            "netns": self._netns is not None,
-        }
-        reach("shim: tell namespaces")
-        self._starter.send(event, [fd for fd in (self._netns, self._pidfd) if fd is not None])
-        spawned.prepare()
+    def _make(
+        self, running: Callable[[Running], None], failed: Callable[[HawseError], None], *, first: bool
+    ) -> Maker:
+        start = Start(
+            document=self._document,
+            stdio=self._streams.stdio,
+            netns=self._netns,
+            resources=self._resources,
+            daemon=self._starter_socket if first else None,
+            shim_socket=str(Path(self._config.run_dir) / "shim.sock"),
+        )
+        reach("shim: fork")
+        return Maker(
+            self._loop,
+            self._children,
+            start,
+            spawned=self._spawned,
+            running=running,
+            failed=failed,
+            ended=self._ended,
+            keep=start.descriptors,
+            go=not first,
+        )
+
+    def _spawned(self, made: Spawned) -> None:
+        self._pid, self._pidfd = made.pid, made.pidfd
+        if self._netns is None:
+            self._netns = made.netns
+        elif made.netns is not None:
+            os.close(made.netns)
 
     def _from_starter(self, lines: Lines, message: dict[str, Any], fds: list[int]) -> None:
         self._reserved += fds
-        if message["op"] != "run" or self._spawned is None:
-            return
-        try:
-            self._go(self._spawned)
-        except (HawseError, OSError) as error:
-            self._fail(error)
-            return
-        self._spawned = None
-        self._watchers.append(self._starter)
-        reach("shim: tell started")
-        self._tell("started", pid=self._state.pid, started_at=self._state.started_at)
+        if message["op"] == "run" and self._maker is not None:
+            self._may_run = True
+            self._maker.go()
 
     def _starter_closed(self, lines: Lines) -> None:
         if lines in self._watchers:
             self._watchers.remove(lines)
-        elif self._spawned is not None:  # the daemon died before the network was there: as if never started
-            self._fail(StartFailed("the daemon ended during the start", step="network"))
+        elif self._maker is not None and not self._may_run:
+            self._maker.give_up()  # the daemon died before the network was there: as if never started
         self._maybe_leave()
 
-    def _go(self, spawned: Spawned) -> None:
-        """Release PID 1; from here on it is supervised."""
-        reach("shim: go")
-        spawned.go()
-        self._cgroup = spawned.cgroup
-        self._watch_memory()
-        self._children.expect(spawned.pid, self._ended)
-        self._streams.started(spawned.console)
-        now = time.time()
+    def _started(self, running: Running) -> None:
+        self._run(running)
+        reach("shim: tell started")
+        if not self._starter.closed:
+            self._watchers.append(self._starter)
+        self._tell("started", pid=self._state.pid, started_at=self._state.started_at)
+
+    def _run(self, running: Running, **fields: Any) -> None:
+        """PID 1 runs its program; from here on it is supervised."""
+        self._maker = None
+        self._watch_memory(running)
+        self._streams.started(running.console)
+        health = None if self._config.health is None else Health(self._config.health, time.time())
         reach("shim: write state")
         self._change(
             status="running",
-            pid=spawned.pid,
-            started_at=now,
+            pid=self._pid,
+            started_at=time.time(),
             exit_code=0,
             oom=False,
             error="",
+            health=None if health is None else health.as_json(),
+            **fields,
         )
-        self._start_health()
+        if health is not None:
+            self._health = health
+            self._plan_probe()
 
     def _fail(self, error: HawseError | OSError) -> None:
-        """The first start did not work: undo, tell, leave."""
-        if self._spawned is not None:
-            self._spawned.abort()
-            self._spawned = None
+        """The first start did not work: tell, leave."""
+        self._maker = None
         failed = error if isinstance(error, StartFailed) else StartFailed(str(error), step="start")
+        self._undo_run()
         self._clean_up()
         self._streams.abandon()
         self._starter.send(
@@ -263,15 +314,13 @@ class Shim:
         if self._deadline is not None:
             self._deadline.cancel()
         self._stop_health()
-        cgroup = self._cgroup
-        assert cgroup is not None
+        cgroup = self._cgroup()
         oom = cgroup.oom_kills() > 0
         if self._config.pid_namespace != "new":
             cgroup.kill()
         reach("shim: ended")
-        self._change(pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self._state = replace(self._state, pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
+        self._close_pidfd()
         reach("shim: drain")
         self._streams.end(self._output_over)
 
@@ -288,15 +337,16 @@ class Shim:
         """Its output is in the log."""
         self._stop_watching_memory()
         reach("shim: remove the cgroup")
-        if self._cgroup is not None:
-            self._cgroup.remove()
-            self._cgroup = None
+        self._cgroup().remove()
         self._next_run_or_leave()
 
     def _next_run_or_leave(self) -> None:
         state = self._state
         again = restarts(self._config.restart, state.exit_code, state.restart_count, stopped=self._stopped)
-        self._change(status="restarting" if again else "exited")
+        if again:
+            self._change(status="restarting")
+        else:  # what `exit.json` says now, and the run directory is gone in a moment
+            self._state = replace(self._state, status="exited")
         reach("shim: write exit")
         self._write_state(Path(self._config.exit_path), durable=True)
         reach("shim: tell exited")
@@ -317,31 +367,40 @@ class Shim:
         self._restarting = None
         Path(self._config.exit_path).unlink(missing_ok=True)
         self._streams = self._new_streams()
-        count = self._state.restart_count + 1
         try:
             reach("shim: restart")
-            spawned = spawn(self._config, self._streams.stdio, self._netns)
-            self._pidfd = spawned.pidfd
-            if self._netns is None:
-                self._netns = spawned.netns_fd
-            self._go(spawned)
-        except (HawseError, OSError) as error:
-            self._streams.abandon()
-            if self._pidfd >= 0:
-                os.close(self._pidfd)
-                self._pidfd = -1
-            code = error.container_exit if isinstance(error, StartFailed) else 128
-            now = time.time()
-            self._change(
-                pid=0, exit_code=code, error=str(error), started_at=now, finished_at=now, restart_count=count
-            )
-            self._next_run_or_leave()
-            return
-        self._change(restart_count=count)
+            self._maker = self._make(self._restarted, self._not_restarted, first=False)
+        except OSError as error:
+            self._not_restarted(error)
+
+    def _restarted(self, running: Running) -> None:
+        count = self._state.restart_count + 1
+        self._run(running, restart_count=count)
         self._tell("restarted", pid=self._state.pid, started_at=self._state.started_at, restart_count=count)
 
+    def _not_restarted(self, error: HawseError | OSError) -> None:
+        self._maker = None
+        self._streams.abandon()
+        self._undo_run()
+        code = error.container_exit if isinstance(error, StartFailed) else 128
+        now = time.time()
+        self._state = replace(
+            self._state,
+            pid=0,
+            exit_code=code,
+            error=str(error),
+            started_at=now,
+            finished_at=now,
+            restart_count=self._state.restart_count + 1,
+        )
+        self._next_run_or_leave()
+
     def _finish(self) -> None:
-        """Give back what the container had, say so, and leave when everybody has heard it."""
+        """Give back what the container had, say so, and leave when everybody has heard it: executions first,
+        which have ended with it."""
+        self._finishing = not self._executions.over
+        if self._finishing:
+            return
         self._clean_up()
         reach("shim: tell gone")
         self._tell("gone", state=self._as_json())
@@ -352,13 +411,32 @@ class Shim:
             self._loop.remove(self._listener.fileno())
             self._listener.close()
             self._listener = None
-        for fd in (*self._reserved, self._netns, self._pidfd):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self._reserved, self._netns, self._pidfd = [], None, -1
+        for fd in self._reserved:
+            os.close(fd)
+        self._reserved = []
+        if self._netns is not None:
+            os.close(self._netns)
+            self._netns = None
+        self._close_pidfd()
         self._log.close()
         reach("shim: clean up")
         shutil.rmtree(self._config.run_dir, ignore_errors=True)
+
+    def _undo_run(self) -> None:
+        """What is left of a start that failed, when the maker itself was killed."""
+        with contextlib.suppress(NotFound):
+            cgroup = self._cgroup()
+            cgroup.kill()
+            cgroup.remove()
+        self._close_pidfd()
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _cgroup(self) -> Cgroup:
+        return Tree(codec.loads(Base, self._config.cgroup_base)).open(self._config.cgroup)
 
     def _leave(self) -> None:
         self._leaving = True
@@ -368,7 +446,9 @@ class Shim:
         self._maybe_leave()
 
     def _maybe_leave(self) -> None:
-        """Looked at again whenever a connection closes or a client has left."""
+        """Looked at again whenever a connection closes, a client has left or an execution is over."""
+        if self._finishing and self._executions.over:
+            self._finish()
         if not self._leaving:
             return
         heard = all(lines.closed for lines in [self._starter, *self._watchers, *self._requests])
@@ -379,12 +459,11 @@ class Shim:
         self._left = True
 
     def _new_streams(self) -> ProcessStreams:
-        process = self._config.process
         return ProcessStreams(
             self._loop,
-            tty=process.tty,
-            stdin=process.stdin,
-            stdin_once=process.stdin_once,
+            tty=self._config.tty,
+            stdin=self._config.stdin,
+            stdin_once=self._config.stdin_once,
             log=self._log,
             when_quiet=self._maybe_leave,
             detached=lambda: self._tell("detached"),
@@ -406,6 +485,9 @@ class Shim:
             self._change(status="exited")
             self._write_state(Path(self._config.exit_path), durable=True)
             self._loop.after(0, self._finish)  # after the answer to who asked
+            return
+        if self._maker is not None:
+            self._maker.give_up()
             return
         if grace == 0:
             self._kill()
@@ -431,52 +513,41 @@ class Shim:
         self._stop(self._config.stop_signal, self._config.stop_timeout)
 
     def _pause(self) -> None:
-        if self._state.status != "running" or self._cgroup is None:
+        if self._state.status != "running":
             raise Conflict(f"Container {self._config.id} is not running")
-        self._cgroup.freeze()
+        self._cgroup().freeze()
         self._change(status="paused")
         self._tell("paused")
 
     def _thaw(self) -> None:
-        if self._state.status == "paused" and self._cgroup is not None:
-            self._cgroup.thaw()
+        if self._state.status == "paused":
+            self._cgroup().thaw()
             self._change(status="running")
             self._tell("unpaused")
 
     # memory and health
 
-    def _watch_memory(self) -> None:
-        assert self._cgroup is not None
-        self._oom = self._cgroup.oom_notifier()
-        if self._oom is not None:
-            self._loop.add(self._oom.fd, self._oom.events, lambda _: self._memory_event())
+    def _watch_memory(self, running: Running) -> None:
+        if running.oom is not None:
+            self._oom = running.oom
+            self._loop.add(running.oom, running.oom_events, self._memory_event)
 
-    def _memory_event(self) -> None:
-        assert self._oom is not None and self._cgroup is not None
-        fd = self._oom.fd
-        if self._oom.events == select.POLLIN:
-            with contextlib.suppress(BlockingIOError):
-                os.read(fd, 8)
-        else:
+    def _memory_event(self, events: int) -> None:
+        if events & PRIORITY:
             with contextlib.suppress(OSError):  # ENODEV: the cgroup is being removed
-                os.pread(fd, 4096, 0)
-        if self._cgroup.oom_kills() > 0 and not self._state.oom:
+                os.pread(self._oom, 4096, 0)
+        else:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._oom, 8)
+        if self._cgroup().oom_kills() > 0 and not self._state.oom:
             self._change(oom=True)
             self._tell("oom")
 
     def _stop_watching_memory(self) -> None:
-        if self._oom is not None:
-            self._loop.remove(self._oom.fd)
-            os.close(self._oom.fd)
-            self._oom = None
-
-    def _start_health(self) -> None:
-        check = self._config.health
-        if check is None:
-            return
-        self._health = Health(check, time.time())
-        self._change(health=self._health.as_json())
-        self._plan_probe()
+        if self._oom >= 0:
+            self._loop.remove(self._oom)
+            os.close(self._oom)
+            self._oom = -1
 
     def _plan_probe(self) -> None:
         assert self._health is not None
@@ -489,12 +560,11 @@ class Shim:
         if self._state.status != "running":  # nothing enters a frozen container
             self._plan_probe()
             return
-        process = replace(self._config.process, argv=health.command(current.check), tty=False, stdin=False)
         probe(
             self._loop,
             self._children,
             self._host(),
-            process,
+            health.command(current.check),
             current.check.timeout,
             lambda result: self._probed(current, result),
         )
@@ -529,10 +599,15 @@ class Shim:
 
     def _request(self, lines: Lines, message: dict[str, Any], fds: list[int]) -> None:
         handler = self._handlers().get(message.get("op", ""))
+        answer: dict[str, Any] | None
         try:
-            if handler is None:
+            if message.get("op") == "exec":
+                self._on_exec(message, fds, lines)
+                answer = None
+            elif handler is None:
                 raise NotSupported(f"a shim does not know {message.get('op')!r}")
-            answer = handler(message, fds) or {}
+            else:
+                answer = handler(message, fds) or {}
         except HawseError as error:
             answer = error.to_wire()
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -543,7 +618,8 @@ class Shim:
         if message.get("op") == "watch" and not self._leaving:
             self._requests.remove(lines)
             self._watchers.append(lines)
-        lines.send(answer)
+        if answer is not None:
+            lines.send(answer)
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]]:
         """Each takes over the descriptors it removes from the list."""
@@ -551,7 +627,6 @@ class Shim:
             "state": lambda message, fds: {"state": self._as_json()},
             "watch": lambda message, fds: {"state": self._as_json()},
             "attach": self._on_attach,
-            "exec": self._on_exec,
             "exec_state": lambda message, fds: dict(self._executions.state(message["exec"])),
             "resize": lambda message, fds: self._streams.resize(message["height"], message["width"]),
             "exec_resize": lambda message, fds: self._executions.resize(
@@ -588,7 +663,8 @@ class Shim:
         if self._drops_told is None or not self._drops_told.pending:
             self._drops_told = self._loop.after(1.0, lambda: self._tell("dropped", bytes=self._log.dropped))
 
-    def _on_exec(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _on_exec(self, message: dict[str, Any], fds: list[int], lines: Lines) -> None:
+        """Answers when the program runs, or why it does not."""
         client = socket.socket(fileno=fds.pop()) if fds else None
         if self._state.status != "running":
             if client is not None:
@@ -604,6 +680,7 @@ class Shim:
             bytes.fromhex(message["head"]),
             streams=options.streams,
             detach=detach.parse(options.detach_keys),
+            done=lambda error: lines.send({} if error is None else error.to_wire()),
         )
 
     def _on_signal(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -623,9 +700,9 @@ class Shim:
     def _on_update(self, message: dict[str, Any], fds: list[int]) -> None:
         if "resources" in message:
             resources = codec.from_json(Resources, message["resources"])
-            if self._cgroup is not None:
-                self._cgroup.apply(resources)
-            self._config = replace(self._config, resources=resources)
+            if self._state.status in ("running", "paused"):
+                self._cgroup().apply(resources)
+            self._resources = resources
         if "restart" in message:
             self._config = replace(self._config, restart=codec.from_json(RestartPolicy, message["restart"]))
 
@@ -634,7 +711,7 @@ class Shim:
         self._maybe_leave()
 
     def _host(self) -> Host:
-        return Host(config=self._config, pid=self._state.pid, pidfd=self._pidfd)
+        return Host(document=self._document, pid=self._state.pid, pidfd=self._pidfd)
 
 
 def _start_time(pid: int) -> int:

@@ -226,7 +226,9 @@ class ProcessStreams:
         log: Sink | None,
         when_quiet: Callable[[], None] = lambda: None,
         detached: Callable[[], None] = lambda: None,
+        merged: bool = False,
     ) -> None:
+        """`merged`: stdout and stderr are one, in the order in which they are written."""
         self._loop, self._tty, self._log, self._when_quiet = loop, tty, log, when_quiet
         self.detached = detached
         self._stdin_once = stdin_once
@@ -242,7 +244,7 @@ class ProcessStreams:
         self._linger: Timer | None = None
         self.stdio = Stdio()
         if not tty:
-            self._make_pipes(stdin)
+            self._make_pipes(stdin, merged)
 
     def started(self, console: int | None) -> None:
         """The process runs; `console` is its terminal's master, owned from now on."""
@@ -351,17 +353,19 @@ class ProcessStreams:
     def _stdin_closed(self) -> bool:
         return not self._tty and self._stdin is None
 
-    def _make_pipes(self, stdin: bool) -> None:
+    def _make_pipes(self, stdin: bool, merged: bool) -> None:
         fds: list[int | None] = [None, None, None]
         if stdin:
             fds[0], self._stdin = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(self._stdin, False)
         names: tuple[Stream, Stream] = ("stdout", "stderr")
-        for number, name in enumerate(names, start=1):
+        for number, name in enumerate(names[:1] if merged else names, start=1):
             ours, fds[number] = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(ours, False)
             self._open[ours] = name
         self._theirs = [fd for fd in fds if fd is not None]
+        if merged:
+            fds[2] = fds[1]
         self.stdio = Stdio(stdin=fds[0], stdout=fds[1], stderr=fds[2])
 
     def _close_theirs(self) -> None:
