@@ -28,7 +28,7 @@ from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import STOPPED, Live, Waiter
-from hawse_agent.engine.networks import Lease, Networks
+from hawse_agent.engine.networks import DEFAULT_NETWORK, Lease, Networks
 from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
@@ -247,6 +247,8 @@ class Containers:
         resolve.command_line(spec, image)
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
+        for link in spec.links:
+            self.record(link.partition(":")[0])
         container_id = names.new_id()
         mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit or {})
         record = ContainerRecord(
@@ -655,6 +657,7 @@ class Containers:
         self._announce.started(record, lease.networks)
         reach("start: watch")
         self._watcher.add(record.id, started.watch, self._on_event)
+        self._tell_linked(record)
 
     def _write_config(self, record: ContainerRecord, config: RuntimeConfig) -> Path:
         """What the shim reads; how the last run ended is past with it."""
@@ -666,6 +669,7 @@ class Containers:
     def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
         directory = self._paths.container(record.id)
         namespaces = self._namespaces(record.spec)
+        linked = tuple(self._linked(record, link) for link in record.spec.links)
         layers = self._images.layer_dirs(image)
         config = resolve.runtime_config(
             record,
@@ -679,6 +683,7 @@ class Containers:
                 cgroup_base=self._cgroup_base,
                 hard_nofile=self._hard_nofile,
                 init=self._settings.init,
+                linked=linked,
             ),
         )
         etc = directory / "etc"
@@ -694,12 +699,48 @@ class Containers:
             return config
         (etc / "hostname").write_text(config.hostname + "\n")
         (etc / "hosts").write_text(
-            resolve.hosts_file(spec, config.hostname, lease.endpoints, lease.gateway, host_hosts)
+            resolve.hosts_file(spec, config.hostname, lease.endpoints, lease.gateway, host_hosts, linked)
         )
         (etc / "resolv.conf").write_text(
             resolve.resolv_conf(spec, host_resolv, embedded=lease.embedded_dns, host_network=host_network)
         )
         return config
+
+    def _linked(self, record: ContainerRecord, link: str) -> resolve.Linked:
+        name, _, alias = link.partition(":")
+        view = self.get(name)
+        if not view.state.running:
+            raise Conflict(
+                f"Cannot link to a non running container: /{view.name} AS /{record.spec.name}/{alias}"
+            )
+        default = self._networks.get(DEFAULT_NETWORK).id
+        own = next((endpoint for endpoint in view.endpoints if endpoint.network == default), None)
+        if own is None:
+            raise Conflict(f"Cannot link to /{view.name}, as it does not belong to the default network")
+        image, spec = self._images.get(view.record.image_id), view.record.spec
+        published = (f"{port.container_port}/{port.protocol}" for port in spec.ports)
+        given = dict(entry.partition("=")[::2] for entry in image.config.env) | dict(spec.environment)
+        return resolve.Linked(
+            alias=alias,
+            name=view.name,
+            id=view.id,
+            ipv4=own.ipv4.split("/")[0],
+            ports=tuple(dict.fromkeys((*image.config.exposed_ports, *spec.expose, *published))),
+            environment=given,
+        )
+
+    def _tell_linked(self, record: ContainerRecord) -> None:
+        """Running containers that know this one by a link learn its new address."""
+        with self._guard:
+            linking = [other for other in self._records.values() if other.spec.links]
+        for other in linking:
+            for link in other.spec.links:
+                name = link.partition(":")[0]
+                if name != record.spec.name and not record.id.startswith(name):
+                    continue
+                if self._live[other.id].state.running:
+                    path = self._paths.container(other.id) / "etc" / "hosts"
+                    path.write_text(resolve.moved(path.read_text(), self._linked(other, link)))
 
     def _shared_etc(self, spec: ContainerSpec) -> Path | None:
         kind, _, other = spec.network_mode.partition(":")

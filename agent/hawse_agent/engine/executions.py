@@ -112,7 +112,7 @@ class Executions:
             with self._containers.asking(execution.container) as shim:
                 shim.exec_start(exec_id, process, client, head, execution.attach)
         except HawseError as error:
-            execution.last_exit = getattr(error, "container_exit", 126)
+            execution.last_exit = max(126, getattr(error, "container_exit", 126))
             raise
 
     def inspect(self, exec_id: str) -> ExecView:

@@ -81,7 +81,8 @@ def file_diff(old: ContainerSpec, new: ContainerSpec) -> str:
 
 def port_text(port: PortMap) -> str:
     host = f"{port.host_ip}:" if port.host_ip else ""
-    return f"{host}{port.host_port or ''}:{port.container_port}/{port.protocol}"
+    last = f"-{port.host_port_last}" if port.host_port_last else ""
+    return f"{host}{port.host_port or ''}{last}:{port.container_port}/{port.protocol}"
 
 
 def mount_text(mount: Mount) -> str:

@@ -52,6 +52,8 @@ class EndpointRecord:
     """eth0, eth1…"""
     names: tuple[str, ...] = ()
     """What DNS answers for it: container name, aliases, short id."""
+    links: tuple[str, ...] = ()
+    """`name:alias`: names that DNS knows for this container alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

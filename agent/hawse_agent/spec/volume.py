@@ -31,6 +31,8 @@ class Mount:
     source: str = ""
     read_only: bool = False
     no_copy: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Of the volume, when the mount makes it."""
     subpath: str = ""
     create_source: bool = False
     propagation: Propagation = "rprivate"

@@ -142,7 +142,13 @@ class Containers:
     def create(self, request: Request) -> Response:
         check_platform(request.query.text("platform"))
         spec = container_spec(request.body.json(), request.query.text("name"))
-        view = self._containers.create(spec)
+        try:
+            view = self._containers.create(spec)
+        except NotFound as error:
+            if not error.message.startswith("No such container"):
+                raise
+            # Of a link or volumes-from. Clients take "not found" for the image, and would fetch it.
+            raise InputError(error.message, hint=error.hint) from error
         return Response(status=201, json={"Id": view.id, "Warnings": list(view.warnings)})
 
     def remove(self, request: Request) -> Response:

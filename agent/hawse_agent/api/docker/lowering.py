@@ -1,12 +1,15 @@
-"""Docker's create request → ContainerSpec. Pure; refuses by name what we do not do."""
+"""Docker's create request → ContainerSpec. Refuses by name what is not done; asks how many CPUs there are."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 from hawse_agent.api.docker.fields import Fields
+from hawse_agent.engine.resolve import masked_paths, readonly_paths
 from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.spec.container import (
     ContainerSpec,
@@ -28,6 +31,7 @@ _LEAST_TIME = 1_000_000
 _SHM = 64 * 1024 * 1024
 _LEAST_MEMORY = 6 * 1024 * 1024
 _UNLIMITED = Resources()
+_PLAIN = ContainerSpec(name="", image="")
 _PROPAGATIONS: tuple[Propagation, ...] = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
@@ -47,7 +51,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
     host = config.inner("HostConfig")
     host.ignore({"ContainerIDFile": "the client writes it", "Isolation": ""})
     networking = config.inner("NetworkingConfig")
-    mode, networks = _networks(host, networking, config.text("MacAddress"))
+    links = tuple(_link(text) for text in host.texts("Links"))
+    mode, networks = _networks(host, networking, config.text("MacAddress"), links)
     environment, unset = variables(config.texts("Env"))
     console = _console(host.objects("ConsoleSize"))
     security = _security(host.texts("SecurityOpt"))
@@ -88,12 +93,15 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         dns=host.texts("Dns"),
         dns_search=host.texts("DnsSearch"),
         dns_options=host.texts("DnsOptions"),
+        links=() if _is_own(mode) else links,
         extra_hosts=host.texts("ExtraHosts"),
         cap_add=host.texts("CapAdd"),
         cap_drop=host.texts("CapDrop"),
         privileged=host.flag("Privileged"),
         no_new_privileges=security[0],
         seccomp=security[1],
+        masked_paths=_inner_paths(host, "MaskedPaths", masked_paths(_PLAIN)),
+        readonly_paths=_inner_paths(host, "ReadonlyPaths", readonly_paths(_PLAIN)),
         read_only=host.flag("ReadonlyRootfs"),
         sysctls=host.labels("Sysctls"),
         ulimits=_ulimits(host.objects("Ulimits")),
@@ -148,6 +156,11 @@ def _cpus(given: Fields, now: float | None) -> float | None:
     if nano and (quota or period):
         raise InputError("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if nano:
+        available = len(os.sched_getaffinity(0))
+        if not _NANO // 100 <= nano <= available * _NANO:
+            raise InputError(
+                f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+            )
         return nano / _NANO
     if quota > 0:
         return quota / (period or _CPU_PERIOD)
@@ -171,6 +184,8 @@ def _check_memory(limits: Resources) -> None:
 def restart_policy(policy: Fields) -> RestartPolicy:
     name, retries = policy.text("Name") or "no", policy.number("MaximumRetryCount")
     policy.rest()
+    if retries < 0:
+        raise InputError("invalid restart policy: maximum retry count cannot be negative")
     if retries and name != "on-failure":
         raise InputError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     for mode in ("no", "always", "unless-stopped", "on-failure"):
@@ -209,11 +224,30 @@ def _console(given: list[Any]) -> tuple[int, int]:
     return 0, 0
 
 
-def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[EndpointSpec, ...]]:
+def _is_own(mode: str) -> bool:
+    """A network that a person has made."""
+    return mode not in ("default", "bridge", "host", "none") and not mode.startswith("container:")
+
+
+def _link(text: str) -> str:
+    """`name`, `name:alias`, and as inspect shows it: `/name:/own/alias`."""
+    name, _, alias = text.partition(":")
+    name = name.removeprefix("/")
+    alias = alias.rpartition("/")[2] or name
+    if not name:
+        raise InputError(f"bad format for links: {text}")
+    return f"{name}:{alias}"
+
+
+def _networks(
+    host: Fields, networking: Fields, mac: str, links: tuple[str, ...]
+) -> tuple[str, tuple[EndpointSpec, ...]]:
     mode = host.text("NetworkMode") or "default"
     given = networking.mapping("EndpointsConfig")
     networking.rest()
     if mode in ("host", "none") or mode.startswith("container:"):
+        if links:
+            raise InputError(f"conflicting options: network mode {mode} can't be used with links")
         if mac or any(
             name != mode or _endpoint(name, settings, "") != EndpointSpec(network=name)
             for name, settings in given.items()
@@ -224,6 +258,8 @@ def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[En
     by_name = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
     names = [first, *(name for name in by_name if name != first)]
     endpoints = tuple(_endpoint(name, by_name.get(name), mac if name == first else "") for name in names)
+    if links and _is_own(mode) and not endpoints[0].links:
+        endpoints = (replace(endpoints[0], links=links), *endpoints[1:])
     plain = EndpointSpec(network=first)
     return mode, () if endpoints == (plain,) else endpoints
 
@@ -251,10 +287,13 @@ def _endpoint(network: str, settings: Any, mac: str) -> EndpointSpec:
     ipam.rest()
     own_mac = fields.text("MacAddress")
     aliases = fields.texts("Aliases")
+    links = tuple(_link(text) for text in fields.texts("Links"))
     fields.rest()
+    if links and network == "bridge":
+        raise InputError("links of an endpoint are only supported for user-defined networks")
     if aliases and network == "bridge":
         raise InputError("network-scoped aliases are only supported for user-defined networks")
-    return EndpointSpec(network=network, aliases=aliases, ipv4=address, mac=own_mac or mac)
+    return EndpointSpec(network=network, aliases=aliases, ipv4=address, mac=own_mac or mac, links=links)
 
 
 def _security(options: tuple[str, ...]) -> tuple[bool, str]:
@@ -268,9 +307,22 @@ def _security(options: tuple[str, ...]) -> tuple[bool, str]:
             no_new = value != "false"
         elif key == "seccomp":
             seccomp = "default" if value == "builtin" else value
+        elif (key, value) in (("apparmor", "unconfined"), ("label", "disable")):
+            continue  # neither AppArmor nor SELinux confines our containers
         else:
             raise NotSupported(f"security option {key!r} is not supported by hawse-agent")
     return no_new, seccomp
+
+
+def _inner_paths(host: Fields, key: str, usual: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None for the usual ones, which inspect names: a container that is made after another's is the same."""
+    paths = host.texts_or_none(key)
+    if paths == usual:
+        return None
+    for path in paths or ():
+        if not path.startswith("/"):
+            raise InputError(f"HostConfig.{key}: {path!r} is not an absolute path")
+    return paths
 
 
 def _health(given: dict[str, Any]) -> HealthCheck | None:
@@ -360,12 +412,11 @@ def _mount(fields: Fields) -> Mount:
         create_source=bind.flag("CreateMountpoint"),
         propagation=_propagation(bind.text("Propagation") or "rprivate"),
         no_copy=volume.flag("NoCopy"),
+        labels=volume.labels("Labels"),
         subpath=volume.text("Subpath"),
         tmpfs_size=tmpfs.number("SizeBytes"),
         tmpfs_mode=tmpfs.number("Mode") or 0o1777,
     )
-    if volume.labels("Labels"):
-        raise NotSupported("labels of a volume that a mount makes are not supported: create the volume first")
     driver = volume.inner("DriverConfig")
     if driver.text("Name") not in ("", "local"):
         raise NotSupported("volume drivers other than local are not supported")
@@ -470,19 +521,28 @@ def _ports(given: dict[str, Any]) -> tuple[PortMap, ...]:
             fields = Fields(binding, f"PortBindings.{port}")
             host_ip, host_port = fields.text("HostIp"), fields.text("HostPort")
             fields.rest()
-            if re.fullmatch(r"\d+-\d+", host_port):
-                raise NotSupported(f"a range of host ports ({host_port}) is not supported")
-            if host_port and not (host_port.isdecimal() and int(host_port) < 65536):
-                raise InputError(f"invalid port specification: {host_port!r} for {port}")
+            first, last = _host_ports(host_port, port)
             found.append(
                 PortMap(
                     container_port=number,
                     protocol=protocol,
                     host_ip="" if host_ip == "0.0.0.0" else host_ip,
-                    host_port=int(host_port or 0),
+                    host_port=first,
+                    host_port_last=last,
                 )
             )
     return tuple(found)
+
+
+def _host_ports(text: str, port: str) -> tuple[int, int]:
+    """`8080`, or `8000-8010` of which one is taken; the second is 0 for one alone."""
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text or "0", re.ASCII)
+    if match is None:
+        raise InputError(f"invalid port specification: {text!r} for {port}")
+    first, last = int(match[1]), int(match[2] or 0)
+    if first > 65535 or last > 65535 or (match[2] and not 0 < first <= last):
+        raise InputError(f"invalid port specification: {text!r} for {port}")
+    return first, last if last > first else 0
 
 
 def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from hawse_agent.engine.resolve import masked_paths, readonly_paths
 from hawse_agent.engine.views import ContainerState, ContainerView, Event, ExecView, HealthView
 from hawse_agent.images.image import ImageConfig
 from hawse_agent.images.store import Image
@@ -269,7 +270,11 @@ def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in spec.ports:
-        entry = {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""}
+        last = f"-{port.host_port_last}" if port.host_port_last else ""
+        entry = {
+            "HostIp": port.host_ip,
+            "HostPort": f"{port.host_port}{last}" if port.host_port else "",
+        }
         bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(entry)
     security = ["no-new-privileges"] if spec.no_new_privileges else []
     if spec.seccomp != "default":
@@ -294,6 +299,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "DnsOptions": list(spec.dns_options),
         "DnsSearch": list(spec.dns_search),
         "ExtraHosts": list(spec.extra_hosts) or None,
+        "Links": [_link_text(spec.name, link) for link in spec.links] or None,
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
         "OomScoreAdj": spec.oom_score_adj,
@@ -313,9 +319,17 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
             {"PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access}
             for d in spec.devices
         ],
+        "MaskedPaths": list(masked_paths(spec)) or (None if spec.masked_paths is None else []),
+        "ReadonlyPaths": list(readonly_paths(spec)) or (None if spec.readonly_paths is None else []),
+        "ConsoleSize": [spec.console_height, spec.console_width],
         "Runtime": "hawse",
         **resources(spec.resources),
     }
+
+
+def _link_text(name: str, link: str) -> str:
+    other, _, alias = link.partition(":")
+    return f"/{other}:/{name}/{alias}"
 
 
 def _log_options(log: LogConfig) -> dict[str, str]:
@@ -376,7 +390,7 @@ def mount_json(mount: Mount) -> dict[str, Any]:
         shown["ReadOnly"] = True
     if mount.kind == "bind" and mount.propagation != "rprivate":
         shown["BindOptions"] = {"Propagation": mount.propagation}
-    options = {"NoCopy": mount.no_copy, "Subpath": mount.subpath}
+    options = {"NoCopy": mount.no_copy, "Subpath": mount.subpath, "Labels": dict(mount.labels)}
     if mount.kind == "volume" and any(options.values()):
         shown["VolumeOptions"] = {key: value for key, value in options.items() if value}
     return shown
@@ -505,7 +519,7 @@ def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str,
     address, _, prefix = endpoint.ipv4.partition("/")
     return {
         "IPAMConfig": None,
-        "Links": None,
+        "Links": list(endpoint.links) or None,
         "Aliases": None if network.default else list(endpoint.names),
         "MacAddress": endpoint.mac,
         "NetworkID": network.id,

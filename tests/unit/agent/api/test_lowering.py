@@ -284,7 +284,8 @@ def test_ports() -> None:
 @pytest.mark.parametrize(
     ("port", "host_port", "text"),
     [
-        ("80/tcp", "8000-8010", "range of host ports"),
+        ("80/tcp", "8010-8000", "invalid port"),
+        ("80/tcp", "0-5", "invalid port"),
         ("80/tcp", "70000", "invalid port"),
         ("80/tcp", "x", "invalid port"),
         ("0/tcp", "", "invalid port"),
@@ -336,7 +337,7 @@ def test_a_mac_address_is_the_first_networks() -> None:
     ("mode", "endpoints", "text"),
     [
         ("default", {"default": {"Aliases": ["a"]}}, "only supported for user-defined networks"),
-        ("shop", {"shop": {"Links": ["a:b"]}}, "Links is not supported"),
+        ("bridge", {"bridge": {"Links": ["a:b"]}}, "only supported for user-defined networks"),
         ("shop", {"shop": {"GwPriority": 1}}, "GwPriority is not supported"),
         ("shop", {"shop": {"IPAMConfig": {"IPv6Address": "fd::1"}}}, "IPv6Address is not supported"),
         ("host", {"host": {"Aliases": ["a"]}}, "host"),
@@ -425,7 +426,6 @@ def test_security_options(options: list[str], expected: tuple[bool, str]) -> Non
         ({"CgroupParent": "/x"}, "HostConfig.CgroupParent is not supported"),
         ({"DeviceRequests": [{"Driver": ""}]}, "HostConfig.DeviceRequests is not supported"),
         ({"MemorySwappiness": 10}, "HostConfig.MemorySwappiness is not supported"),
-        ({"Links": ["a:b"]}, "HostConfig.Links is not supported"),
         ({"Runtime": "runsc"}, "HostConfig.Runtime is not supported"),
         ({"UsernsMode": "keep-id"}, "UsernsMode is not supported"),
         ({"CgroupnsMode": "host"}, "CgroupnsMode host is not supported"),
@@ -452,6 +452,10 @@ def test_refused_by_name(host: dict[str, Any], text: str) -> None:
         ({"Healthcheck": {"Test": ["SOMETIMES"]}}, "Unknown healthcheck type"),
         ({"Healthcheck": {"Retries": -2}}, "Retries in Healthcheck cannot be negative"),
         ({"Healthcheck": {"StartPeriod": 1000}}, "StartPeriod in Healthcheck cannot be less than 1ms"),
+        ({"HostConfig": {"Links": ["a:b"], "NetworkMode": "host"}}, "can't be used with links"),
+        ({"HostConfig": {"Links": [":b"]}}, "bad format for links: :b"),
+        ({"HostConfig": {"NanoCpus": 10**15}}, "range of CPUs is from 0.01 to"),
+        ({"HostConfig": {"MaskedPaths": ["proc"]}}, "'proc' is not an absolute path"),
         ({"HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}, "--restart and --rm"),
         ({"HostConfig": {"RestartPolicy": {"Name": "often"}}}, "unknown policy 'often'"),
         (
