@@ -44,8 +44,9 @@ from hawse_agent.errors import (
 )
 from hawse_agent.failpoints import reach
 from hawse_agent.images.store import Image
-from hawse_agent.linux import files
+from hawse_agent.linux import files, namespace
 from hawse_agent.paths import Paths
+from hawse_agent.runtime.view import Stack
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import ContainerSpec, Resources, RestartPolicy
 from hawse_agent.spec.records import ContainerRecord
@@ -59,6 +60,9 @@ ATTACH_TIMEOUT = 5.0
 
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
+
+END_TIMEOUT = 30.0
+"""Seconds from the end of a PID 1 until its supervisor must have told of it."""
 
 COPY = "container.json"
 
@@ -435,6 +439,53 @@ class Containers:
                     stack.enter_context(self._live[container_id].lock)
             yield
 
+    # its files, see `copies`
+
+    def stack(self, record: ContainerRecord) -> Stack:
+        """What its root is made of on the disk."""
+        layers = self._images.layer_dirs(self._images.get(record.image_id))
+        home = self._paths.container(record.id)
+        around = self._surroundings(record, layers, resolve.Namespaces(network="none"))
+        return Stack(
+            home=str(home),
+            layers=tuple(str(layer) for layer in layers),
+            binds=resolve.mounts(record, around, home)[0],
+            read_only=record.spec.read_only,
+        )
+
+    def user(self, record: ContainerRecord) -> str:
+        """As whom it runs; "" is root."""
+        return record.spec.user or self._images.get(record.image_id).config.user
+
+    def open_init(self, container_id: str) -> int | None:
+        """An owned pidfd of its PID 1; None when it does not run. An end that is under way is waited for."""
+        while True:
+            live = self._live[self.record(container_id).id]
+            state = live.state
+            if state.pid and (pidfd := self._checked_pidfd(container_id, state.pid)) is not None:
+                return pidfd
+            if not state.pid and state.status not in ("running", "paused"):
+                return None
+
+            def changed(now: ContainerState, before: ContainerState = state) -> bool:
+                return (now.pid, now.status) != (before.pid, before.status)
+
+            if not live.wait(changed, END_TIMEOUT):
+                raise HawseError(f"container {container_id} has ended, but its supervisor does not say so")
+
+    def _checked_pidfd(self, container_id: str, pid: int) -> int | None:
+        """None when the process has ended: its number may be another's by now, so it must be one of the
+        container's cgroup, and live still when that was read."""
+        try:
+            pidfd = namespace.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        with contextlib.suppress(NotFound, FileNotFoundError):
+            if pid in self._cgroups.open(container_id).pids() and not namespace.has_ended(pidfd):
+                return pidfd
+        os.close(pidfd)
+        return None
+
     # streams
 
     def announce_attach(self, container_id: str) -> Callable[[], None]:
@@ -671,21 +722,8 @@ class Containers:
         namespaces = self._namespaces(record.spec)
         linked = tuple(self._linked(record, link) for link in record.spec.links)
         layers = self._images.layer_dirs(image)
-        config = resolve.runtime_config(
-            record,
-            image,
-            resolve.Surroundings(
-                paths=self._paths,
-                layers=layers,
-                volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
-                inherited=self._volumes.inherited(record.spec, self._volumes_of),
-                namespaces=namespaces,
-                cgroup_base=self._cgroup_base,
-                hard_nofile=self._hard_nofile,
-                init=self._settings.init,
-                linked=linked,
-            ),
-        )
+        around = replace(self._surroundings(record, layers, namespaces), linked=linked)
+        config = resolve.runtime_config(record, image, around)
         etc = directory / "etc"
         etc.mkdir(mode=0o755, exist_ok=True)
         spec = record.spec
@@ -741,6 +779,20 @@ class Containers:
                 if self._live[other.id].state.running:
                     path = self._paths.container(other.id) / "etc" / "hosts"
                     path.write_text(resolve.moved(path.read_text(), self._linked(other, link)))
+
+    def _surroundings(
+        self, record: ContainerRecord, layers: tuple[Path, ...], namespaces: resolve.Namespaces
+    ) -> resolve.Surroundings:
+        return resolve.Surroundings(
+            paths=self._paths,
+            layers=layers,
+            volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
+            inherited=self._volumes.inherited(record.spec, self._volumes_of),
+            namespaces=namespaces,
+            cgroup_base=self._cgroup_base,
+            hard_nofile=self._hard_nofile,
+            init=self._settings.init,
+        )
 
     def _shared_etc(self, spec: ContainerSpec) -> Path | None:
         kind, _, other = spec.network_mode.partition(":")

@@ -172,7 +172,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
     spec, paths = record.spec, around.paths
     directory = paths.container(record.id)
     name = hostname(record, around.namespaces, _host_name())
-    binds, tmpfs = _mounts(record, around, directory)
+    binds, tmpfs = mounts(record, around, directory)
     process = ProcessConfig(
         argv=command_line(spec, image),
         env=environment(spec, image, name, around.linked),
@@ -340,9 +340,10 @@ def _parse_resolv(text: str) -> tuple[list[str], list[str], list[str]]:
     return nameservers, search, options
 
 
-def _mounts(
+def mounts(
     record: ContainerRecord, around: Surroundings, directory: Path
 ) -> tuple[tuple[BindMount, ...], tuple[TmpfsMount, ...]]:
+    """What is mounted on the root and what for, parents first."""
     spec = record.spec
     mounted = {mount.target.rstrip("/") or "/" for mount in spec.mounts}
     binds = [

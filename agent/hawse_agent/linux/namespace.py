@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 
 from hawse_agent.linux import libc, syscalls
@@ -88,6 +89,13 @@ def setns(fd: int, nstype: int = 0) -> None:
 
 def pidfd_open(pid: int) -> int:
     return libc.syscall("pidfd_open", pid, 0, what=f"pidfd_open({pid})")
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process has, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

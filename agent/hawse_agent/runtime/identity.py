@@ -1,6 +1,6 @@
 """Who a container's process is: user and groups from the container's own files, limits, capabilities.
 
-Called with the container's root as `/`: a link in its /etc leads nowhere else.
+Called with the container's root as `/`, or with a descriptor of it: a link in its /etc leads nowhere else.
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ def resolve_user(text: str, group_add: Sequence[str]) -> User:
         supplementary = [entry_gid for _, entry_gid, members in _groups() if name in members]
     supplementary += [_resolve_gid(extra) for extra in group_add]
     return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *supplementary))), home=home or "/")
+
+
+def owner_in(root: int, text: str) -> tuple[int, int]:
+    """uid and gid that `name|uid[:group|gid]` has below an opened root."""
+    user, _, group = text.partition(":")
+    uid, gid, _, _ = _resolve_uid(user or "0", root)
+    return uid, _resolve_gid(group, root) if group else gid
 
 
 def with_home(env: Sequence[str], home: str) -> dict[str, str]:
@@ -137,11 +144,11 @@ def _smaller(one: int, other: int) -> int:
     return min(known) if known else resource.RLIM_INFINITY
 
 
-def _resolve_uid(user: str) -> tuple[int, int, str, str]:
+def _resolve_uid(user: str, root: int | None = None) -> tuple[int, int, str, str]:
     """uid, gid, home and name; the latter two are empty when no entry matches."""
     number = _number(user)
     by_number = None
-    for fields in _entries("/etc/passwd", 7):
+    for fields in _entries("/etc/passwd", 7, root):
         uid, gid = _number(fields[2]), _number(fields[3])
         if uid is None or gid is None:
             continue
@@ -156,9 +163,9 @@ def _resolve_uid(user: str) -> tuple[int, int, str, str]:
     return _checked_id(number), 0, "", ""
 
 
-def _resolve_gid(group: str) -> int:
+def _resolve_gid(group: str, root: int | None = None) -> int:
     number = _number(group)
-    for name, gid, _ in _groups():
+    for name, gid, _ in _groups(root):
         if name == group:
             return _checked_id(gid)
     if number is None:
@@ -178,25 +185,26 @@ def _checked_id(number: int) -> int:
     return number
 
 
-def _groups() -> Iterator[tuple[str, int, list[str]]]:
-    for fields in _entries("/etc/group", 4):
+def _groups(root: int | None = None) -> Iterator[tuple[str, int, list[str]]]:
+    for fields in _entries("/etc/group", 4, root):
         gid = _number(fields[2])
         if gid is not None:
             yield fields[0], gid, fields[3].split(",")
 
 
-def _entries(path: str, count: int) -> Iterator[list[str]]:
-    for line in _lines(path):
+def _entries(path: str, count: int, root: int | None) -> Iterator[list[str]]:
+    for line in _lines(path, root):
         fields = line.strip().split(":")
         if not line.startswith("#") and len(fields) >= count - 1:
             yield fields + [""] * (count - len(fields))
 
 
-def _lines(path: str) -> Iterator[str]:
+def _lines(path: str, root: int | None) -> Iterator[str]:
     """An image may have a FIFO, a device, a giant file or a link to a descriptor of ours there; a missing one
     is empty."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        fd = tree.open_absolute(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = tree.open_absolute(path, flags) if root is None else tree.open_file_in(root, path, flags)
     except (FileNotFoundError, NotADirectoryError):
         return
     with open(fd, "rb") as file:

@@ -47,15 +47,6 @@ def routes(router: Router, engine: Engine) -> None:
     router.add("GET", f"{one}/top", api.top)
     router.add("GET", f"{one}/stats", api.stats)
     router.add("DELETE", one, api.remove)
-    for method, noun in (("GET", "archive"), ("PUT", "archive"), ("GET", "changes"), ("GET", "export")):
-        router.add(method, f"{one}/{noun}", _not_supported(noun))
-
-
-def _not_supported(noun: str) -> Any:
-    def refuse(request: Request) -> Response:
-        raise NotSupported(f"/containers/{{id}}/{noun} is not supported by hawse-agent")
-
-    return refuse
 
 
 class Containers:
