@@ -46,10 +46,11 @@ from hawse_agent.failpoints import reach
 from hawse_agent.images.store import Image
 from hawse_agent.linux import files, namespace
 from hawse_agent.paths import Paths
+from hawse_agent.runtime.ids import Ids
 from hawse_agent.runtime.view import Stack
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import ContainerSpec, Resources, RestartPolicy
-from hawse_agent.spec.records import ContainerRecord
+from hawse_agent.spec.records import ContainerRecord, IdRange
 from hawse_agent.spec.runtime import RuntimeConfig
 from hawse_agent.supervise import client as shim_client
 from hawse_agent.supervise import logs as shim_logs
@@ -94,6 +95,7 @@ class Containers:
     ) -> None:
         self._paths = paths
         self._settings = settings
+        self._ids = Ids(IdRange(first=settings.userns.first, count=settings.userns.size))
         self._state = state
         self._zygote = zygote
         self._cgroup_base = codec.dumps(cgroup_base)
@@ -253,6 +255,7 @@ class Containers:
         self._networks.check(spec)
         for link in spec.links:
             self.record(link.partition(":")[0])
+        own_ids = self._has_own_ids(spec)
         container_id = names.new_id()
         mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit or {})
         record = ContainerRecord(
@@ -271,6 +274,10 @@ class Containers:
             self._volumes.make(record)
             reach("create: populate")
             self._volumes.populate(record, self._images.layer_dirs(image))
+            reach("create: ids")
+            if own_ids:
+                record = replace(record, ids=self._find_ids(record))
+            _keep_copy(record, fresh)
             reach("create: record")
             self._state.add_container(record)
             recorded = True
@@ -279,6 +286,7 @@ class Containers:
         except BaseException:
             if recorded:
                 self._state.delete_container(container_id)
+            self._give_back_ids(record)
             self._volumes.discard(anonymous)
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -666,6 +674,8 @@ class Containers:
             image = self._images.get(record.image_id)
             reach("start: sources")
             self._volumes.check_sources(record)
+            reach("start: ids")
+            record = self._with_ids(record)
             reach("start: lease")
             lease = self._networks.lease(record)
             reach("start: record")  # before it runs, or a daemon killed in between would not know of it
@@ -804,6 +814,7 @@ class Containers:
             pid=self._namespace(spec.pid_mode),
             ipc=self._namespace(spec.ipc_mode),
             uts=self._namespace(spec.uts_mode),
+            user=self._namespace(f"container:{others[0]}" if (others := _joined(spec)) else ""),
         )
 
     def _network_namespace(self, spec: ContainerSpec) -> str:
@@ -827,9 +838,70 @@ class Containers:
             raise Conflict(f"cannot join namespace of a non running container: container {view.name}")
         return f"pid:{view.state.pid}"
 
+    def _has_own_ids(self, spec: ContainerSpec) -> bool:
+        """Whether it gets a user namespace; raises InputError for what does not go with one, as Docker."""
+        others = [self.record(other) for other in _joined(spec)]
+        if others and not spec.userns_mode:
+            return others[0].ids is not None
+        if (spec.userns_mode or self._settings.userns.default) == "host":
+            return False
+        if spec.privileged:
+            raise InputError(
+                "privileged mode is incompatible with user namespaces.  You must run the container in the "
+                "host namespace when running privileged mode",
+                hint="--userns=host",
+            )
+        for mode, what in (
+            (spec.network_mode, "host's network namespace"),
+            (spec.pid_mode, "host PID namespace"),
+            (spec.ipc_mode, "host's IPC namespace"),
+        ):
+            if mode == "host":
+                raise InputError(
+                    f"cannot share the {what} when user namespaces are enabled", hint="--userns=host"
+                )
+        for mount in spec.mounts:
+            if mount.propagation in ("shared", "rshared"):
+                raise InputError(
+                    f"mount on {mount.target}: propagation {mount.propagation} is not possible when user "
+                    "namespaces are enabled",
+                    hint="--userns=host",
+                )
+        return True
+
+    def _find_ids(self, record: ContainerRecord) -> IdRange:
+        """Who shares a namespace shares its owner, too."""
+        others = [self.record(other) for other in _joined(record.spec)]
+        if not others:
+            directory = self._paths.container(record.id)
+            return self._ids.keep(record.ids, directory) if record.ids else self._ids.take(directory)
+        ids = {other.ids for other in others}
+        found = ids.pop()
+        if ids or found is None:
+            names_of = ", ".join(other.spec.name for other in others)
+            raise Conflict(f"cannot share namespaces of {names_of}: not in one user namespace of its own")
+        return found
+
+    def _with_ids(self, record: ContainerRecord) -> ContainerRecord:
+        """Before a start: its ids may have gone to another one while the host was down."""
+        if record.ids is None:
+            return record
+        ids = self._find_ids(record)
+        if ids != record.ids:
+            record = replace(record, ids=ids)
+            self._save(record)
+        return record
+
+    def _give_back_ids(self, record: ContainerRecord) -> None:
+        if record.ids is None:
+            return
+        with self._guard:
+            rest = [other.id for other in self._records.values() if other.ids == record.ids]
+        heir = next((self._paths.container(other) for other in rest if other != record.id), None)
+        self._ids.give_back(record.ids, self._paths.container(record.id), heir)
+
     def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
         directory.mkdir(mode=0o711, parents=True)
-        _keep_copy(record, directory)
         (directory / "upper").mkdir(mode=0o755)
         (directory / "work").mkdir(mode=0o700)
         if record.spec.files:
@@ -879,6 +951,8 @@ class Containers:
             raise HostRefused(message, hint="remove it again once the cause is gone") from error
         reach("remove: volumes")
         self._volumes.discard(record.anonymous, of=record.id)
+        reach("remove: ids")
+        self._give_back_ids(record)
         reach("remove: forget")
         self._state.delete_container(record.id)
         with self._guard:
@@ -1060,6 +1134,12 @@ class Containers:
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         self._announce.container(action, record, **attributes)
+
+
+def _joined(spec: ContainerSpec) -> builtins.list[str]:
+    """Containers whose namespaces it shares."""
+    modes = (spec.network_mode, spec.pid_mode, spec.ipc_mode, spec.uts_mode)
+    return [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
 
 
 def _status_after_failure(state: ContainerState) -> Literal["created", "exited"]:

@@ -41,6 +41,8 @@ class Namespaces:
     pid: str = "new"
     ipc: str = "new"
     uts: str = "new"
+    user: str = "new"
+    """Of a container with ids of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +218,8 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         pid_namespace=around.namespaces.pid,
         ipc_namespace=around.namespaces.ipc,
         uts_namespace=around.namespaces.uts,
+        ids=record.ids,
+        user_namespace=around.namespaces.user,
         stop_signal=signal_number(spec.stop_signal or image.config.stop_signal),
         stop_timeout=spec.stop_timeout if spec.stop_timeout is not None else DEFAULT_STOP_TIMEOUT,
         restart=spec.restart,
@@ -347,7 +351,7 @@ def mounts(
     spec = record.spec
     mounted = {mount.target.rstrip("/") or "/" for mount in spec.mounts}
     binds = [
-        BindMount(source=str(directory / "etc" / name), target=f"/etc/{name}")
+        BindMount(source=str(directory / "etc" / name), target=f"/etc/{name}", map_ids=True)
         for name in ("resolv.conf", "hostname", "hosts")
         if f"/etc/{name}" not in mounted
     ]
@@ -375,12 +379,13 @@ def mounts(
                 target=mount.target,
                 read_only=mount.read_only,
                 propagation=mount.propagation,
+                map_ids=mount.map_ids or mount.kind == "volume",
             )
         )
     explicit = {mount.target for mount in spec.mounts}
     taken_over = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
     binds += [
-        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only)
+        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only, map_ids=mount.map_ids)
         for mount in taken_over.values()
         if mount.kind == "bind"
     ]
@@ -389,12 +394,13 @@ def mounts(
             source=str(around.volume_dirs[volume]),
             target=target,
             read_only=target in taken_over and taken_over[target].read_only,
+            map_ids=True,
         )
         for target, volume in record.volumes.items()
         if target not in explicit
     ]
     binds += [
-        BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True)
+        BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True, map_ids=True)
         for index, file in enumerate(spec.files)
     ]
     # A mount on a parent must come before the mounts below it.

@@ -87,7 +87,8 @@ def port_text(port: PortMap) -> str:
 
 def mount_text(mount: Mount) -> str:
     source = mount.source or ("(anonymous)" if mount.kind == "volume" else mount.kind)
-    return f"{source}:{mount.target}" + (":ro" if mount.read_only else "")
+    options = [word for word, given in (("ro", mount.read_only), ("idmap", mount.map_ids)) if given]
+    return f"{source}:{mount.target}" + (f":{','.join(options)}" if options else "")
 
 
 def size_text(count: int) -> str:

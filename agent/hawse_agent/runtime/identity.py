@@ -1,6 +1,6 @@
 """Who a container's process is: user and groups from the container's own files, limits, capabilities.
 
-Called with the container's root as `/`, or with a descriptor of it: a link in its /etc leads nowhere else.
+Users are found with the root as `/`, or with a descriptor of it: a link in its /etc leads nowhere else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hawse_agent.errors import InputError
 from hawse_agent.linux import privilege, tree
 from hawse_agent.spec.container import Ulimit
+from hawse_agent.spec.runtime import ProcessConfig
 
 _MAX_FILE = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
@@ -81,7 +82,15 @@ def with_home(env: Sequence[str], home: str) -> dict[str, str]:
     return values
 
 
-def set_rlimits(limits: Sequence[Ulimit]) -> list[str]:
+def set_limits(pid: int, process: ProcessConfig) -> tuple[str, ...]:
+    """Of another process that waits, since one with ids of its own may not do it. Returns warnings."""
+    try:
+        return (*_set_oom_score(pid, process.oom_score_adj), *_set_rlimits(pid, process.rlimits))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()  # it was killed: the next step says so
+
+
+def _set_rlimits(pid: int, limits: Sequence[Ulimit]) -> list[str]:
     """Returns a warning for each that had to be cut to this machine's hard limit."""
     warnings = []
     for limit in limits:
@@ -89,19 +98,21 @@ def set_rlimits(limits: Sequence[Ulimit]) -> list[str]:
         if number is None:
             raise InputError(f"unknown ulimit: {limit.name}")
         try:
-            resource.setrlimit(number, (limit.soft, limit.hard))
-        except ValueError:  # without CAP_SYS_RESOURCE a hard limit cannot be raised
-            _, hard = resource.getrlimit(number)
+            resource.prlimit(pid, number, (limit.soft, limit.hard))
+        except ValueError as error:
+            raise InputError(f"ulimit {limit.name}: {error}") from error
+        except PermissionError:  # without CAP_SYS_RESOURCE a hard limit cannot be raised
+            _, hard = resource.prlimit(pid, number)
             hard = _smaller(hard, limit.hard)
-            resource.setrlimit(number, (_smaller(limit.soft, hard), hard))
+            resource.prlimit(pid, number, (_smaller(limit.soft, hard), hard))
             warnings.append(f"ulimit {limit.name} is cut to {hard}, this host's hard limit")
     return warnings
 
 
-def set_oom_score(value: int) -> list[str]:
-    """Through the host's own /proc, before the container's mounts are there: one of theirs might lead the
-    write to another file (CVE-2025-52881). Returns a warning when the host does not allow it."""
-    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+def _set_oom_score(pid: int, value: int) -> list[str]:
+    """Through the host's own /proc: a container's might lead the write to another file (CVE-2025-52881).
+    Returns a warning when the host does not allow it."""
+    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     try:
         if int(os.read(fd, 16)) != value:
             os.pwrite(fd, str(value).encode(), 0)

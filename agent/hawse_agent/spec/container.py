@@ -201,7 +201,8 @@ class ContainerSpec:
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""
-    userns_mode: str = ""
+    userns_mode: Literal["", "host", "auto"] = ""
+    """auto: users and groups of its own; "": as the host's agent.toml says."""
     log: LogConfig = LogConfig()
     auto_remove: bool = False
     depends_on: Mapping[str, DependsCondition] = field(default_factory=dict)

@@ -36,6 +36,8 @@ class Mount:
     subpath: str = ""
     create_source: bool = False
     propagation: Propagation = "rprivate"
+    map_ids: bool = False
+    """Of a bind, for a container with ids of its own: owners of the files are meant as it counts."""
     tmpfs_size: int = 0
     tmpfs_mode: int = 0o1777
     tmpfs_options: tuple[str, ...] = ()

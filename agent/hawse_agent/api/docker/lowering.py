@@ -112,7 +112,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         pid_mode=host.text("PidMode"),
         ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
         uts_mode=host.text("UTSMode"),
-        userns_mode=host.text("UsernsMode"),
+        userns_mode=_userns(host.text("UsernsMode")),
         log=_log(host.inner("LogConfig")),
         auto_remove=host.flag("AutoRemove"),
     )
@@ -367,7 +367,7 @@ def _bind(text: str) -> Mount:
         raise InputError(f"invalid volume specification: {text!r}")
     source, target = parts[0], _absolute(parts[1], text)
     options = parts[2].split(",") if len(parts) == 3 else []
-    read_only, no_copy = False, False
+    read_only, no_copy, map_ids = False, False, False
     propagation: Propagation | None = None
     for option in options:
         if option in ("ro", "rw"):
@@ -376,6 +376,8 @@ def _bind(text: str) -> Mount:
             no_copy = True
         elif source.startswith("/") and option in _PROPAGATIONS:
             propagation = _propagation(option)
+        elif source.startswith("/") and option == "idmap":
+            map_ids = True
         elif option not in ("z", "Z"):  # SELinux labels, which other kernels do not have
             raise InputError(f"invalid mode: {option} in {text!r}")
     if source.startswith("/"):
@@ -386,6 +388,7 @@ def _bind(text: str) -> Mount:
             read_only=read_only,
             create_source=True,
             propagation=propagation or "rprivate",
+            map_ids=map_ids,
         )
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
         raise InputError(
@@ -630,6 +633,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _userns(mode: str) -> Literal["", "host", "auto"]:
+    match mode:
+        case "" | "host" | "auto":
+            return mode
+    raise NotSupported(f"HostConfig.UsernsMode {mode!r} is not supported: host and auto are")
+
+
 def _own(mode: str, *same: str) -> str:
     return "" if mode in same else mode
 
@@ -637,8 +647,6 @@ def _own(mode: str, *same: str) -> str:
 def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
     if not spec.image:
         raise InputError("no image specified")
-    if spec.userns_mode not in ("", "host"):
-        raise NotSupported("HostConfig.UsernsMode is not supported by hawse-agent")
     if host.text("Runtime") not in ("", "hawse"):
         raise NotSupported("HostConfig.Runtime is not supported by hawse-agent, which is a runtime itself")
     if host.text("CgroupnsMode") not in ("", "private"):

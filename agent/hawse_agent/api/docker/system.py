@@ -112,7 +112,11 @@ def routes(router: Router, engine: Engine) -> None:
                 "DockerRootDir": str(engine.paths.lib),
                 "DefaultRuntime": "hawse",
                 "Runtimes": {"hawse": {"path": "hawse-agent"}},
-                "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                "SecurityOptions": [
+                    "name=seccomp,profile=builtin",
+                    "name=cgroupns",
+                    *(["name=userns"] if engine.settings.userns.default == "auto" else []),
+                ],
                 "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": ""},
                 "Labels": [],
                 "ExperimentalBuild": False,

@@ -94,6 +94,7 @@ def inspect(
         "AppArmorProfile": "",
         "ExecIDs": list(executions) or None,
         "HostConfig": host_config(spec),
+        **_id_mappings(record),
         "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(directory / "upper")}},
         "Mounts": mounts(record, paths),
         "Config": config(view, image),
@@ -267,6 +268,14 @@ def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:
     return {**(image.config.labels if image is not None else {}), **spec.labels}
 
 
+def _id_mappings(record: ContainerRecord) -> dict[str, Any]:
+    """Docker has no word for it; not in HostConfig, which clients send back to make another one."""
+    if record.ids is None:
+        return {}
+    shown = [f"0:{record.ids.first}:{record.ids.count}"]
+    return {"IDMappings": {"UidMap": shown, "GidMap": shown}}
+
+
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in spec.ports:
@@ -378,6 +387,8 @@ def bind_text(mount: Mount) -> str:
         options.append(mount.propagation)
     if mount.no_copy:
         options.append("nocopy")
+    if mount.map_ids:
+        options.append("idmap")
     return ":".join([mount.source, mount.target, *([",".join(options)] if options else [])])
 
 

@@ -167,6 +167,10 @@ def test_wrong_limits(asked: dict[str, Any], text: str) -> None:
                 propagation="rshared",
             ),
         ),
+        (
+            "/a:/b:idmap",
+            Mount(kind="bind", source="/a", target="/b", create_source=True, map_ids=True),
+        ),
         ("data:/b:nocopy", Mount(kind="volume", source="data", target="/b", no_copy=True)),
         ("/b", Mount(kind="volume", target="/b")),
     ],
@@ -175,7 +179,7 @@ def test_binds(text: str, mount: Mount) -> None:
     assert lowered(host={"Binds": [text]}).mounts == (mount,)
 
 
-@pytest.mark.parametrize("text", ["a/b:/c", "/a:c", "/a:/", "/a:/b:/c:ro", "/a:/b:fast", "data:/b:rshared"])
+@pytest.mark.parametrize("text", ["a/b:/c", "/a:c", "/a:/", "/a:/b:/c:ro", "/a:/b:fast", "data:/b:idmap"])
 def test_wrong_binds(text: str) -> None:
     with pytest.raises(InputError):
         lowered(host={"Binds": [text]})
@@ -427,7 +431,7 @@ def test_security_options(options: list[str], expected: tuple[bool, str]) -> Non
         ({"DeviceRequests": [{"Driver": ""}]}, "HostConfig.DeviceRequests is not supported"),
         ({"MemorySwappiness": 10}, "HostConfig.MemorySwappiness is not supported"),
         ({"Runtime": "runsc"}, "HostConfig.Runtime is not supported"),
-        ({"UsernsMode": "keep-id"}, "UsernsMode is not supported"),
+        ({"UsernsMode": "keep-id"}, "UsernsMode 'keep-id' is not supported: host and auto are"),
         ({"CgroupnsMode": "host"}, "CgroupnsMode host is not supported"),
         ({"SecurityOpt": ["apparmor=x"]}, "apparmor"),
         ({"LogConfig": {"Type": "syslog"}}, "log driver 'syslog' is not supported"),
