@@ -1,22 +1,24 @@
 """Measures Hawse and its peers in turns and prints ratios: `make bench`.
 
-Arguments choose groups of rows: `containers`, `plays`. Must run in a session (tests.support.isolation).
+Arguments choose groups of rows: `containers`, `crowd`, `plays`. Must run in a session
+(tests.support.isolation).
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support import isolation
 
-from bench import containers, plays
-from bench.table import Row, markdown
+from bench import containers, crowd, plays
+from bench.table import Figure, Row, markdown
 
-GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], list[Row]]]] = {
+GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], Sequence[Row | Figure]]]] = {
     "containers": (containers.possible, containers.rows),
+    "crowd": (crowd.possible, crowd.figures),
     "plays": (plays.possible, plays.rows),
 }
 
@@ -26,7 +28,7 @@ def main(chosen: list[str]) -> int:
     if session is None:
         print("needs a session: python -m tests.support.isolation -- python -m bench", file=sys.stderr)
         return 2
-    rows: list[Row] = []
+    measured: list[Row | Figure] = []
     for name, (possible, measure) in GROUPS.items():
         if chosen and name not in chosen:
             continue
@@ -37,10 +39,11 @@ def main(chosen: list[str]) -> int:
         directory = session.directory / f"bench-{name}"
         directory.mkdir()
         try:
-            rows += measure(directory)
+            measured += measure(directory)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-    print(markdown(rows))
+    rows = [row for row in measured if isinstance(row, Row)]
+    print(markdown(rows, [figure for figure in measured if isinstance(figure, Figure)]))
     return 0
 
 

@@ -6,11 +6,12 @@ import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 
 from tests.support import busybox, imagefiles
 
 from bench.engines import LIMITED, Engine, dockerd, hawse, pss, runc_bundle
-from bench.table import Row, paired
+from bench.table import Row, paired, quantile
 
 IMAGE = "bench:latest"
 TIMES = 15
@@ -25,6 +26,7 @@ def rows(directory: Path) -> list[Row]:
         try:
             return [
                 *starts(ours, theirs, bundle),
+                *several(ours, theirs),
                 *memory(ours, theirs),
             ]
         finally:
@@ -138,6 +140,37 @@ def forty(engine: Engine) -> None:
     engine.docker("rm", "-f", *names)
 
 
+def several(ours: Engine, theirs: Engine) -> list[Row]:
+    """What one `run -d` takes while others are under way."""
+    rows = []
+    for at_a_time, count in ((1, 20), (8, 48), (32, 96)):
+        taken = {engine.name: _runs(engine, at_a_time, count) for engine in (ours, theirs)}
+        for name, part in (("p50", 0.5), ("p99", 0.99)):
+            rows.append(
+                Row(
+                    what=f"one docker CLI `run -d` of {count}, {at_a_time} at a time: {name}",
+                    peer=theirs.name,
+                    theirs=quantile(taken[theirs.name], part),
+                    ours=quantile(taken[ours.name], part),
+                    unit="ms",
+                )
+            )
+    return rows
+
+
+def _runs(engine: Engine, at_a_time: int, count: int) -> list[float]:
+    def run(name: str) -> float:
+        begin = perf_counter()
+        engine.docker("run", "-d", "--name", name, IMAGE, "sleep", "999")
+        return (perf_counter() - begin) * 1000
+
+    names = [f"several-{number}" for number in range(count)]
+    with ThreadPoolExecutor(at_a_time) as pool:
+        taken = list(pool.map(run, names))
+    engine.docker("rm", "-f", *names)
+    return taken
+
+
 def memory(ours: Engine, theirs: Engine) -> list[Row]:
     idle = {engine.name: pss(engine.pids) for engine in (ours, theirs)}
     each = {engine.name: _per_container(engine) for engine in (ours, theirs)}
@@ -170,7 +203,7 @@ def _per_container(engine: Engine) -> float:
         api.call("POST", f"/containers/{identity}/start")
         ids.append(identity)
     shims = tuple(
-        {_parent(api.call("GET", f"/containers/{identity}/json")["State"]["Pid"]) for identity in ids}
+        {parent(api.call("GET", f"/containers/{identity}/json")["State"]["Pid"]) for identity in ids}
     )
     figure = pss(shims) / count
     for identity in ids:
@@ -178,7 +211,7 @@ def _per_container(engine: Engine) -> float:
     return figure
 
 
-def _parent(pid: int) -> int:
+def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 

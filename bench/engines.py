@@ -40,15 +40,31 @@ class Engine:
         )
 
 
+_AGENT = [sys.executable, "-m", "hawse_agent"]
+
+
 @contextlib.contextmanager
 def hawse(root: Path) -> Iterator[Engine]:
+    root.mkdir()
+    try:
+        with hawse_daemon(root) as engine:
+            yield engine
+    finally:
+        reset(root)
+
+
+def reset(root: Path) -> None:
+    subprocess.run([*_AGENT, "reset", "--root", root, "--volumes"], check=True)
+
+
+@contextlib.contextmanager
+def hawse_daemon(root: Path) -> Iterator[Engine]:
+    """One daemon; what it has made stays."""
     ready, signal_ready = os.pipe()
     socket = root / "agent.sock"
-    agent = [sys.executable, "-m", "hawse_agent"]
-    root.mkdir()
-    with (root / "log").open("wb") as log:
+    with (root / "log").open("ab") as log:
         process = subprocess.Popen(
-            [*agent, "daemon", "--root", root, "--socket", socket, "--ready-fd", str(signal_ready)],
+            [*_AGENT, "daemon", "--root", root, "--socket", socket, "--ready-fd", str(signal_ready)],
             pass_fds=(signal_ready,),
             stderr=log,
         )
@@ -56,12 +72,11 @@ def hawse(root: Path) -> Iterator[Engine]:
     try:
         if not os.read(ready, 1):
             raise RuntimeError((root / "log").read_text())
-        yield Engine(name="Hawse", socket=socket, pids=_family(process.pid), root=root)
+        yield Engine(name="Hawse", socket=socket, pids=family(process.pid), root=root)
     finally:
         os.close(ready)
         process.terminate()
         process.wait()
-        subprocess.run([*agent, "reset", "--root", root, "--volumes"], check=True)
 
 
 @contextlib.contextmanager
@@ -94,7 +109,7 @@ def dockerd(root: Path) -> Iterator[Engine]:
         )
     try:
         _wait_for(socket, process, root / "log")
-        yield Engine(name="dockerd", socket=socket, pids=_family(process.pid), root=root)
+        yield Engine(name="dockerd", socket=socket, pids=family(process.pid), root=root)
     finally:
         process.terminate()
         process.wait()
@@ -154,12 +169,12 @@ def runc_bundle(docker: Engine, image: str, directory: Path) -> Path:
 LIMITED = {"NetworkMode": "none", "Memory": 64 << 20, "NanoCpus": 10**9, "PidsLimit": 100}
 
 
-def _family(pid: int) -> tuple[int, ...]:
+def family(pid: int) -> tuple[int, ...]:
     """The process and all its descendants."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            found += _family(int(child))
+            found += family(int(child))
     return tuple(found)
 
 

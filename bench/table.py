@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -13,18 +14,28 @@ from time import perf_counter
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Figures are medians in `unit`; `budget` is the highest ratio that ARCHITECTURE.md §5 allows."""
+    """Figures are medians in `unit`; `budget` is the highest ratio that is allowed."""
 
     what: str
     peer: str
     theirs: float
     ours: float
     unit: str
-    budget: float
+    budget: float | None = None
 
     @property
     def ratio(self) -> float:
         return self.ours / self.theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Of Hawse alone; `budget` is in `unit`, too."""
+
+    what: str
+    ours: float
+    unit: str
+    budget: float | None = None
 
 
 def median(work: Callable[[], object], times: int) -> float:
@@ -51,7 +62,12 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], times: int)
     return statistics.median(taken[0]), statistics.median(taken[1])
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def quantile(figures: Sequence[float], part: float) -> float:
+    """The smallest figure that `part` of all do not exceed."""
+    return sorted(figures)[max(0, math.ceil(part * len(figures)) - 1)]
+
+
+def markdown(rows: Sequence[Row], figures: Sequence[Figure] = ()) -> str:
     lines = [
         f"Measured {date.today().isoformat()} on Linux {platform.release()}, "
         f"Python {platform.python_version()}, {os.cpu_count()} processors.",
@@ -61,7 +77,11 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         theirs, ours = (f"{value:.1f} {row.unit}" for value in (row.theirs, row.ours))
-        lines.append(
-            f"| {row.what} | {row.peer} | {theirs} | {ours} | {row.ratio:.2f} | ≤ {row.budget:.2f} |"
-        )
+        budget = "" if row.budget is None else f"≤ {row.budget:.2f}"
+        lines.append(f"| {row.what} | {row.peer} | {theirs} | {ours} | {row.ratio:.2f} | {budget} |")
+    if figures:
+        lines += ["", "| what | Hawse | budget |", "|---|---|---|"]
+        for figure in figures:
+            budget = "" if figure.budget is None else f"≤ {figure.budget:g} {figure.unit}"
+            lines.append(f"| {figure.what} | {figure.ours:.2f} {figure.unit} | {budget} |")
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ import io
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import docker
@@ -339,3 +340,14 @@ def test_a_start_and_a_stop_that_change_nothing(agent: AgentUnderTest) -> None:
     assert agent.client.api._post(url("/containers/{0}/start", container.id)).status_code == 304
     container.stop(timeout=0)
     assert agent.client.api._post(url("/containers/{0}/stop", container.id)).status_code == 304
+
+
+def test_names_that_are_made_up_at_the_same_time_differ(agent: AgentUnderTest) -> None:
+    def create(_: int) -> str:
+        with docker.APIClient(base_url=f"unix://{agent.socket}", version="1.44") as api:
+            return str(api.create_container(BUSYBOX, "true")["Id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(create, range(48)))
+    names = {agent.client.containers.get(identity).name for identity in made}
+    assert len(names) == len(made)

@@ -386,7 +386,7 @@ def test_a_probe_that_hangs_is_killed(shims: Shims) -> None:
     running = shims.start("sleep 100", health=check)
     event = running.wait("health")
     assert event["status"] == "unhealthy"
-    assert "exceeded timeout (0.2s)" in event["state"]["health"]["log"][-1]["output"]
+    assert "exceeded timeout (200ms)" in event["state"]["health"]["log"][-1]["output"]
 
 
 def test_a_shim_that_is_killed_takes_its_container_along(shims: Shims) -> None:

@@ -108,6 +108,7 @@ class Containers:
         self._guard = threading.Lock()
         self._records: dict[str, ContainerRecord] = {}
         self._live: dict[str, Live] = {}
+        self._coming: set[str] = set()
         self._going: set[str] = set()
         """Those that somebody is removing."""
         self._pending: dict[str, list[PendingAttach]] = {}
@@ -245,10 +246,11 @@ class Containers:
 
         `inherit` maps mount targets to anonymous volumes of a predecessor, which the new one takes over.
         """
+        if not spec.name:
+            with self._random_name() as name:
+                return self.create(replace(spec, name=name), inherit=inherit)
         image = self._images.get(spec.image)
-        with self._guard:
-            taken = {record.spec.name for record in self._records.values()}
-        spec = replace(spec, name=names.check_name(spec.name) if spec.name else names.random_name(taken))
+        spec = replace(spec, name=names.check_name(spec.name))
         self._check_name_free(spec.name)
         resolve.command_line(spec, image)
         resolve.signal_number(spec.stop_signal)
@@ -1111,6 +1113,19 @@ class Containers:
     def _grace(self, record: ContainerRecord) -> float:
         timeout = record.spec.stop_timeout
         return float(resolve.DEFAULT_STOP_TIMEOUT if timeout is None else timeout)
+
+    @contextlib.contextmanager
+    def _random_name(self) -> Iterator[str]:
+        """One that nobody has, nor anybody who is being made at this moment."""
+        with self._guard:
+            taken = {record.spec.name for record in self._records.values()} | self._coming
+            name = names.random_name(taken)
+            self._coming.add(name)
+        try:
+            yield name
+        finally:
+            with self._guard:
+                self._coming.remove(name)
 
     def _check_name_free(self, name: str) -> None:
         with self._guard:
