@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "zygote_main": {"network", "runtime", "supervise"},
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network"},
-    "reset": _HOST | {"cgroups", "daemon", "network", "runtime", "supervise"},
+    "reset": _HOST | {"cgroups", "daemon", "network", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "reset", "zygote_main"},
 }
 OF_THE_AGENT_FOR_THE_CONTROLLER = {"spec", "plan", *_BASE}
