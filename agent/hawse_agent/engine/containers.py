@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import STOPPED, Live, Waiter
 from hawse_agent.engine.networks import Lease, Networks
+from hawse_agent.engine.pending import Pending, PendingAttach, close_all
 from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
@@ -61,15 +62,6 @@ START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
 
 COPY = "container.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PendingAttach:
-    """A client that attached before the start (`docker run` does): handed to the shim before PID 1 runs."""
-
-    client: socket.socket
-    options: shim_client.AttachOptions
-    head: bytes
 
 
 class Containers:
@@ -105,7 +97,7 @@ class Containers:
         self._coming: set[str] = set()
         self._going: set[str] = set()
         """Those that somebody is removing."""
-        self._pending: dict[str, list[PendingAttach]] = {}
+        self._pending = Pending()
         self._arrived = threading.Condition()
         self._announced: Counter[str] = Counter()
         self._hard_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -472,7 +464,7 @@ class Containers:
                 if not options.stream:
                     return False
                 kept = PendingAttach(client=client.dup(), options=options, head=head)
-                self._pending.setdefault(record.id, []).append(kept)
+                self._pending.add(record.id, kept)
                 self._publish("attach", record)
                 return True
         try:
@@ -610,7 +602,7 @@ class Containers:
     # internals
 
     def _start(self, record: ContainerRecord, live: Live) -> None:
-        pending = self._take_pending(record.id)
+        pending = self._pending.take(record.id)
         lease = Lease()
         try:
             if record.removing:
@@ -637,7 +629,7 @@ class Containers:
         except BaseException as error:
             self._forget_run(record)
             self._networks.release(record.id)
-            _close_all(pending)
+            close_all(pending)
             if isinstance(error, Exception):
                 with contextlib.suppress(HostRefused):  # a full disk: then it is tried again at the next boot
                     self._save(replace(self._records[record.id], desired=record.desired), releasing=True)
@@ -657,6 +649,7 @@ class Containers:
                 health=HealthView(status="starting") if config.health is not None else None,
             )
         )
+        self._attach_late(record.id)
         self._announce.started(record, lease.networks)
         reach("start: watch")
         self._watcher.add(record.id, started.watch, self._on_event)
@@ -777,7 +770,7 @@ class Containers:
             reach("remove: record")
             with contextlib.suppress(NotFound):
                 self._save(record, releasing=True)
-        _close_all(self._take_pending(record.id))
+        close_all(self._pending.take(record.id))
         try:
             reach("remove: lease")
             self._networks.release(record.id)
@@ -921,14 +914,19 @@ class Containers:
     ) -> None:
         with self._arrived:
             self._arrived.wait_for(lambda: container_id not in self._announced, ATTACH_TIMEOUT)
-        pending += self._take_pending(container_id)
+        pending += self._pending.take(container_id)
         for attach in pending:
             shim.attach(attach.client, attach.options, attach.head)
-        _close_all(pending)
+        close_all(pending)
 
-    def _take_pending(self, container_id: str) -> builtins.list[PendingAttach]:
-        with self._guard:
-            return self._pending.pop(container_id, [])
+    def _attach_late(self, container_id: str) -> None:
+        """Clients that came while the start was under way, after the others had been handed over."""
+        with self._guard:  # whoever looks from now on sees that it runs
+            late = self._pending.take(container_id)
+        for attach in late:
+            with contextlib.suppress(ConnectionError, FileNotFoundError):  # it has ended already
+                self.reach(container_id).attach(attach.client, attach.options, attach.head)
+        close_all(late)
 
     def reach(self, container_id: str) -> shim_client.ShimClient:
         """Whatever the container's state; raises FileNotFoundError or ConnectionError when used in vain."""
@@ -1017,12 +1015,6 @@ def _read_or_empty(path: Path) -> str:
         return path.read_text()
     except FileNotFoundError:
         return ""
-
-
-def _close_all(pending: builtins.list[PendingAttach]) -> None:
-    for attach in pending:
-        attach.client.close()
-    pending.clear()
 
 
 def _remove_tree(directory: Path) -> None:
