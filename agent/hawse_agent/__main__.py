@@ -13,6 +13,7 @@ hawse-agent COMMAND
   daemon [--root DIR] [--socket PATH] [--ready-fd N]   serve the API until SIGTERM; containers stay
   dial [--root DIR]                                    join stdin and stdout with the daemon; starts it
   doctor [--json]                                      what this host has, and what it lacks
+  doctor --rebuild [--root DIR]                        make a damaged state.db anew; containers run on
   reset [--root DIR] [--volumes]                       remove containers, networks and files of this instance
   version [--json]
 
@@ -22,7 +23,7 @@ FLAGS = {
     "daemon": {"--root": True, "--socket": True, "--ready-fd": True},
     "dial": {"--root": True},
     "zygote": {"--fd": True},
-    "doctor": {"--json": False, "--root": True},
+    "doctor": {"--json": False, "--rebuild": False, "--root": True},
     "reset": {"--root": True, "--volumes": False},
     "version": {"--json": False},
 }
@@ -92,6 +93,12 @@ def _dispatch(command: str, options: dict[str, str]) -> int:
         from hawse_agent import daemon
 
         return daemon.main(root, options.get("--socket", ""), int(options.get("--ready-fd", "-1")))
+    if command == "doctor" and "--rebuild" in options:
+        if "--json" in options:
+            raise Usage("doctor: --rebuild and --json do not go together")
+        from hawse_agent import rebuild
+
+        return rebuild.main(root)
     if command == "doctor":
         from hawse_agent import doctor
 

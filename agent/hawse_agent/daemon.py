@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import time
 from pathlib import Path
 
 from hawse_agent import __version__, launch
@@ -26,6 +27,8 @@ from hawse_agent.supervise import shim
 from hawse_agent.supervise.zygote import Zygote
 
 DESCRIPTORS = 65536
+LEAVING_PATIENCE = 90.0
+"""Seconds for a daemon that is leaving: it gives its clients a minute at most."""
 
 
 def main(root: str, socket_path: str, ready_fd: int) -> int:
@@ -65,9 +68,27 @@ def take_lock(paths: Paths) -> int:
                 f"a daemon of this instance runs already (process {holder}, {paths.run})",
                 hint="--root DIR makes an instance of its own",
             ) from None
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _await_lock(fd, holder)
     _describe(fd, __version__, launch.bundle())
     return fd
+
+
+def _await_lock(fd: int, holder: str) -> None:
+    """Raises Conflict when the daemon that is leaving does not leave."""
+    deadline = time.monotonic() + LEAVING_PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                raise Conflict(
+                    f"the daemon before (process {holder}) is leaving, and has not left for "
+                    f"{LEAVING_PATIENCE:g} s",
+                    hint=f"look what it waits for, or end it: kill -9 {holder}; containers stay",
+                ) from None
+        time.sleep(0.02)
 
 
 def _describe(lock: int, *words: str) -> None:

@@ -31,6 +31,19 @@ class Paths:
         return self.lib / "state.db"
 
     @property
+    def records_copy(self) -> Path:
+        """Networks, images and names of the state in plain JSON, for `doctor --rebuild`."""
+        return self.lib / "records.json"
+
+    def lease_copy(self, container_id: str) -> Path:
+        """Addresses and ports of a container's run, likewise."""
+        return self.container(container_id) / "lease.json"
+
+    def record_copy(self, container_id: str) -> Path:
+        """The container's record, likewise."""
+        return self.container(container_id) / "container.json"
+
+    @property
     def ballast(self) -> Path:
         """Freed when the disk is full, so that removals can still commit."""
         return self.lib / "ballast"

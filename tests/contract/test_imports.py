@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "zygote_main": {"network", "runtime", "supervise"},
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network"},
+    "rebuild": _HOST | {"daemon", "engine", "images", "network", "supervise"},
     "reset": _HOST | {"cgroups", "daemon", "network", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "reset", "zygote_main"},
 }

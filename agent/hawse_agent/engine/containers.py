@@ -61,8 +61,6 @@ ATTACH_TIMEOUT = 5.0
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
 
-COPY = "container.json"
-
 
 class Containers:
     def __init__(
@@ -529,7 +527,7 @@ class Containers:
             if container_id in recorded:
                 directory.rename(self._paths.container(container_id))
                 continue
-            begun = read_copy(directory)
+            begun = read_copy(directory / self._paths.record_copy(container_id).name)
             if begun is not None:
                 self._volumes.discard(begun.anonymous)
             _remove_tree(directory)
@@ -734,7 +732,7 @@ class Containers:
 
     def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
         directory.mkdir(mode=0o711, parents=True)
-        _keep_copy(record, directory)
+        _keep_copy(record, directory / self._paths.record_copy(record.id).name)
         (directory / "upper").mkdir(mode=0o755)
         (directory / "work").mkdir(mode=0o700)
         if record.spec.files:
@@ -979,7 +977,7 @@ class Containers:
         with self._guard:
             self._records[record.id] = record
         with contextlib.suppress(OSError):  # a full disk: the older copy stays, and the state is what counts
-            _keep_copy(record, self._paths.container(record.id))
+            _keep_copy(record, self._paths.record_copy(record.id))
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         self._announce.container(action, record, **attributes)
@@ -996,16 +994,17 @@ def _write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def _keep_copy(record: ContainerRecord, directory: Path) -> None:
+def _keep_copy(record: ContainerRecord, path: Path) -> None:
     """What the state says of it, beside it: for `doctor --rebuild`, should the state be lost."""
-    _write_private(directory / f"{COPY}.new", codec.dumps(record).encode())
-    os.rename(directory / f"{COPY}.new", directory / COPY)
+    fresh = path.with_suffix(".new")
+    _write_private(fresh, codec.dumps(record).encode())
+    os.rename(fresh, path)
 
 
-def read_copy(directory: Path) -> ContainerRecord | None:
+def read_copy(path: Path) -> ContainerRecord | None:
     """None where there is none, or only half of one."""
     try:
-        return codec.loads(ContainerRecord, (directory / COPY).read_bytes())
+        return codec.loads(ContainerRecord, path.read_bytes())
     except (FileNotFoundError, ValueError, HawseError):
         return None
 

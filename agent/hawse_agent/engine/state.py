@@ -7,6 +7,10 @@ WAL with `synchronous=FULL`: a commit survives a power cut. `locking_mode=EXCLUS
 file can still be read with a full disk and no -shm file. A ballast file is released when the disk is
 full, so that removing things can always commit. Rows are JSON documents of `spec.records`; columns exist
 where uniqueness or look-up needs them.
+
+What no other file on the disk says is copied beside it in plain JSON, at each change: networks, images and
+names to `records.json`, leases to `containers/<id>/lease.json` (and by `engine.containers` its record). A
+file that is damaged or gone is never made anew by a start; `doctor --rebuild` does that, from the copies.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from hawse_agent.errors import Conflict, HostRefused, OutOfSpace
@@ -63,6 +68,7 @@ class State:
         self._paths = paths
         self._lock = threading.RLock()
         paths.lib.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_to_forget(paths)
         self._ensure_ballast()
         try:
             self._db = sqlite3.connect(paths.state, isolation_level=None, check_same_thread=False, timeout=5)
@@ -71,8 +77,11 @@ class State:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._migrate()
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise _damaged(f"open {paths.state}", found)
         except sqlite3.DatabaseError as error:
-            raise _translate(error, f"open {paths.state}") from error
+            raise _translate(error, f"open {paths.state}", paths.state) from error
 
     def close(self) -> None:
         with self._lock:
@@ -107,10 +116,12 @@ class State:
     def add_network(self, record: NetworkRecord) -> None:
         with self._write(f"network with name {record.name}") as db:
             db.execute("INSERT INTO networks VALUES (?, ?, ?)", (record.id, record.name, codec.dumps(record)))
+        self._keep_copy()
 
     def delete_network(self, network_id: str) -> None:
         with self._write("network", releasing=True) as db:
             db.execute("DELETE FROM networks WHERE id = ?", (network_id,))
+        self._keep_copy()
 
     def networks(self) -> list[NetworkRecord]:
         return [codec.loads(NetworkRecord, row[0]) for row in self._read("SELECT record FROM networks")]
@@ -130,6 +141,8 @@ class State:
                     "INSERT INTO ports VALUES (?, ?, ?, ?, ?)",
                     (p.container, p.host_ip, p.host_port, p.protocol, codec.dumps(p)),
                 )
+        for container_id in {e.container for e in endpoints} | {p.container for p in ports}:
+            self._keep_lease(container_id)
 
     def delete_lease(self, container_id: str) -> None:
         with self._write("lease", releasing=True) as db:
@@ -141,6 +154,7 @@ class State:
             db.execute(
                 "DELETE FROM endpoints WHERE container = ? AND network = ?", (container_id, network_id)
             )
+        self._keep_lease(container_id)
 
     def endpoints(self, container_id: str | None = None) -> list[EndpointRecord]:
         rows = self._select("SELECT record FROM endpoints", container_id, " ORDER BY rowid")
@@ -155,6 +169,7 @@ class State:
     def put_image(self, image_id: str, document: str) -> None:
         with self._write("image") as db:
             db.execute("INSERT OR REPLACE INTO images VALUES (?, ?)", (image_id, document))
+        self._keep_copy()
 
     def get_image(self, image_id: str) -> str | None:
         rows = self._read("SELECT document FROM images WHERE id = ?", (image_id,))
@@ -167,10 +182,12 @@ class State:
         with self._write("image", releasing=True) as db:
             db.execute("DELETE FROM tags WHERE image = ?", (image_id,))
             db.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        self._keep_copy()
 
     def put_tag(self, reference: str, image_id: str) -> None:
         with self._write("tag") as db:
             db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (reference, image_id))
+        self._keep_copy()
 
     def get_tag(self, reference: str) -> str | None:
         rows = self._read("SELECT image FROM tags WHERE reference = ?", (reference,))
@@ -179,6 +196,7 @@ class State:
     def delete_tag(self, reference: str) -> None:
         with self._write("tag", releasing=True) as db:
             db.execute("DELETE FROM tags WHERE reference = ?", (reference,))
+        self._keep_copy()
 
     def list_tags(self) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in self._read("SELECT reference, image FROM tags")]
@@ -215,6 +233,25 @@ class State:
             for row in reversed(rows)
         ]
 
+    # copies
+
+    def _keep_copy(self) -> None:
+        with self._lock:
+            copy = {
+                "networks": [codec.to_json(record) for record in self.networks()],
+                "images": dict(self.list_images()),
+                "tags": dict(self.list_tags()),
+            }
+            _write_copy(self._paths.records_copy, copy)
+
+    def _keep_lease(self, container_id: str) -> None:
+        with self._lock:
+            copy = {
+                "endpoints": [codec.to_json(record) for record in self.endpoints(container_id)],
+                "ports": [codec.to_json(record) for record in self.ports(container_id)],
+            }
+            _write_copy(self._paths.lease_copy(container_id), copy)
+
     # internals
 
     def _select(self, query: str, container_id: str | None, order: str) -> list[Any]:
@@ -227,7 +264,7 @@ class State:
             try:
                 return self._db.execute(query, args).fetchall()
             except sqlite3.DatabaseError as error:
-                raise _translate(error, f"read {self._paths.state}") from error
+                raise _translate(error, f"read {self._paths.state}", self._paths.state) from error
 
     @contextmanager
     def _write(self, what: str, *, releasing: bool = False) -> Iterator[sqlite3.Connection]:
@@ -246,7 +283,7 @@ class State:
             except sqlite3.IntegrityError as error:
                 raise Conflict(f"{what} is already in use") from error
             except sqlite3.DatabaseError as error:
-                raise _translate(error, f"write {self._paths.state}") from error
+                raise _translate(error, f"write {self._paths.state}", self._paths.state) from error
             if releasing:
                 self._ensure_ballast()
 
@@ -282,17 +319,55 @@ class State:
             os.close(fd)
 
 
-def _translate(error: sqlite3.DatabaseError, doing: str) -> HostRefused:
+def _write_copy(path: Path, copy: dict[str, Any]) -> None:
+    """On a full disk the older one stays: it is the state that counts."""
+    fresh = path.with_suffix(".new")
+    with suppress(OSError):
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            json.dump(copy, file)
+        os.rename(fresh, path)
+
+
+_REBUILD = "hawse-agent doctor --rebuild makes it anew of what the disk and the kernel still tell"
+
+
+def _refuse_to_forget(paths: Paths) -> None:
+    """Raises HostRefused when the file is gone and the containers are not: to begin anew would orphan them,
+    and sweep away the layers that they run on."""
+    if paths.state.exists():
+        return
+    if any(kept.is_dir() and any(kept.iterdir()) for kept in (paths.containers, paths.layers)):
+        raise HostRefused(
+            f"{paths.state} is gone, but there are containers or images in {paths.lib}", hint=_REBUILD
+        )
+
+
+def _damaged(doing: str, how: str) -> HostRefused:
+    return HostRefused(f"{doing}: the file is damaged ({how})", hint=f"nothing was changed; {_REBUILD}")
+
+
+def _translate(error: sqlite3.DatabaseError, doing: str, path: Path) -> HostRefused:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return OutOfSpace(
             f"{doing}: the disk is full", hint="remove containers, images or volumes, then run again"
         )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return HostRefused(
-            f"{doing}: the file is damaged ({error})",
-            hint="nothing was changed; restore the file, or move it away to start afresh",
-        )
+        return _damaged(doing, str(error))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return HostRefused(f"{doing}: another process holds it", hint="is a second daemon on this root?")
+        holders = ", ".join(_holders(path)) or "another process"
+        return HostRefused(f"{doing}: {holders} holds it locked", hint="end that process, then try again")
     return HostRefused(f"{doing}: {error}")
+
+
+def _holders(path: Path) -> list[str]:
+    """Who else has the file open."""
+    found = []
+    wanted = os.stat(path)
+    for pid in (entry for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()):
+        with suppress(OSError):  # it has ended meanwhile
+            opened = [os.stat(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            if any(os.path.samestat(wanted, other) for other in opened):
+                found.append(f"process {pid} ({Path('/proc', pid, 'comm').read_text().strip()})")
+    return found
