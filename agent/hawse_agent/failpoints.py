@@ -26,10 +26,22 @@ VARIABLE = "HAWSE_FAILPOINTS"
 
 STEPS: Mapping[str, tuple[str, ...]] = {
     # By the operation; the daemon's.
-    "create": ("directory", "volumes", "populate", "record", "rename"),
-    "start": ("sources", "lease", "record", "files", "config", "shim", "network", "clients", "run", "watch"),
+    "create": ("directory", "volumes", "populate", "ids", "record", "rename"),
+    "start": (
+        "sources",
+        "ids",
+        "lease",
+        "record",
+        "files",
+        "config",
+        "shim",
+        "network",
+        "clients",
+        "run",
+        "watch",
+    ),
     "stop": ("record", "ask", "wait"),
-    "remove": ("record", "lease", "run", "files", "volumes", "forget"),
+    "remove": ("record", "lease", "run", "files", "volumes", "ids", "forget"),
     # The shim's, from its birth to its end.
     "shim": (
         *(

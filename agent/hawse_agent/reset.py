@@ -15,6 +15,7 @@ from hawse_agent.daemon import take_lock
 from hawse_agent.errors import Conflict, HostRefused
 from hawse_agent.network.manager import NetworkManager
 from hawse_agent.paths import Paths, paths_for
+from hawse_agent.runtime import ids
 from hawse_agent.supervise.client import ShimClient
 
 PATIENCE = 30.0
@@ -39,6 +40,7 @@ def main(root: str, *, volumes: bool) -> int:
             cgroup.remove()
         release_base(paths, base)
         kept = _remove_files(paths, volumes=volumes)
+        ids.forget(paths.containers)
     finally:
         os.close(lock)
     for path in kept:

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network"},
     "rebuild": _HOST | {"daemon", "engine", "images", "network", "supervise"},
-    "reset": _HOST | {"cgroups", "daemon", "network", "supervise"},
+    "reset": _HOST | {"cgroups", "daemon", "network", "runtime", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "rebuild", "reset", "zygote_main"},
 }
 OF_THE_AGENT_FOR_THE_CONTROLLER = {"spec", "plan", *_BASE}

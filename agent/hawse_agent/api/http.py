@@ -31,10 +31,16 @@ class Query:
     """The part after `?`, read as Docker's clients write it."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self._values = urllib.parse.parse_qs(text, keep_blank_values=True)
 
     def text(self, name: str, default: str = "") -> str:
         return self._values.get(name, [default])[-1]
+
+    def path(self, name: str) -> str:
+        """A path of a file, which may hold any byte: those that are not UTF-8 as `os.fsdecode` has them."""
+        values = urllib.parse.parse_qs(self._text, keep_blank_values=True, errors="surrogateescape")
+        return values.get(name, [""])[-1]
 
     def all(self, name: str) -> list[str]:
         return self._values.get(name, [])

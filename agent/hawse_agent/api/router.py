@@ -59,7 +59,6 @@ class Router:
 
     def find(self, method: str, path: str) -> Found:
         """Raises NotFound, or MethodNotAllowed where only the method is another one."""
-        path = re.sub("//+", "/", path)  # of clients that put a name with its slash into the path
         others = set()
         for route in self.routes:
             match = route.regex.match(path)
@@ -87,18 +86,18 @@ def split_version(path: str) -> tuple[tuple[int, int] | None, str]:
     if match is None:
         return None, path
     version = (int(match[1]), int(match[2]))
-    asked = text(version)
+    text = f"{version[0]}.{version[1]}"
     if version < OLDEST:
         raise InputError(
-            f"client version {asked} is too old. Minimum supported API version is {text(OLDEST)}, "
+            f"client version {text} is too old. Minimum supported API version is {_text(OLDEST)}, "
             "please upgrade your client to a newer version"
         )
     if version > NEWEST:
         raise InputError(
-            f"client version {asked} is too new. Maximum supported API version is {text(NEWEST)}"
+            f"client version {text} is too new. Maximum supported API version is {_text(NEWEST)}"
         )
     return version, match[3]
 
 
-def text(version: tuple[int, int]) -> str:
+def _text(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"

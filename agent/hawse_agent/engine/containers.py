@@ -28,7 +28,7 @@ from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import STOPPED, Live, Waiter
-from hawse_agent.engine.networks import Lease, Networks
+from hawse_agent.engine.networks import DEFAULT_NETWORK, Lease, Networks
 from hawse_agent.engine.pending import Pending, PendingAttach, close_all
 from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
@@ -45,11 +45,13 @@ from hawse_agent.errors import (
 )
 from hawse_agent.failpoints import reach
 from hawse_agent.images.store import Image
-from hawse_agent.linux import files
+from hawse_agent.linux import files, namespace
 from hawse_agent.paths import Paths
+from hawse_agent.runtime.ids import Ids
+from hawse_agent.runtime.view import Stack
 from hawse_agent.spec import codec
 from hawse_agent.spec.container import ContainerSpec, Resources, RestartPolicy
-from hawse_agent.spec.records import ContainerRecord
+from hawse_agent.spec.records import ContainerRecord, IdRange
 from hawse_agent.spec.runtime import RuntimeConfig
 from hawse_agent.supervise import client as shim_client
 from hawse_agent.supervise import logs as shim_logs
@@ -60,6 +62,9 @@ ATTACH_TIMEOUT = 5.0
 
 START_TIMEOUT = 60.0
 """Seconds from the request to a running PID 1, after which the start is given up."""
+
+END_TIMEOUT = 30.0
+"""Seconds from the end of a PID 1 until its supervisor must have told of it."""
 
 
 class Containers:
@@ -80,6 +85,7 @@ class Containers:
     ) -> None:
         self._paths = paths
         self._settings = settings
+        self._ids = Ids(IdRange(first=settings.userns.first, count=settings.userns.size))
         self._state = state
         self._zygote = zygote
         self._cgroup_base = codec.dumps(cgroup_base)
@@ -239,6 +245,9 @@ class Containers:
         resolve.command_line(spec, image)
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
+        for link in spec.links:
+            self.record(link.partition(":")[0])
+        own_ids = self._has_own_ids(spec)
         container_id = names.new_id()
         mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit or {})
         record = ContainerRecord(
@@ -257,6 +266,10 @@ class Containers:
             self._volumes.make(record)
             reach("create: populate")
             self._volumes.populate(record, self._images.layer_dirs(image))
+            reach("create: ids")
+            if own_ids:
+                record = replace(record, ids=self._find_ids(record))
+            _keep_copy(record, fresh)
             reach("create: record")
             self._state.add_container(record)
             recorded = True
@@ -265,6 +278,7 @@ class Containers:
         except BaseException:
             if recorded:
                 self._state.delete_container(container_id)
+            self._give_back_ids(record)
             self._volumes.discard(anonymous)
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -308,11 +322,8 @@ class Containers:
         with self._live[record.id].lock:
             if new_name == record.spec.name:
                 raise Conflict("Renaming a container with the same name as its current name")
-            try:
-                self._check_name_free(new_name)
-                self._save(replace(record, spec=replace(record.spec, name=new_name)))
-            except Conflict as error:
-                raise error.at("Error when allocating new name") from None
+            self._check_name_free(new_name)
+            self._save(replace(record, spec=replace(record.spec, name=new_name)))
         self._networks.renamed(self.record(record.id), record.spec.name)
         self._publish("rename", self._records[record.id], oldName=f"/{record.spec.name}")
 
@@ -427,6 +438,53 @@ class Containers:
                 if container_id in self._live:
                     stack.enter_context(self._live[container_id].lock)
             yield
+
+    # its files, see `copies`
+
+    def stack(self, record: ContainerRecord) -> Stack:
+        """What its root is made of on the disk."""
+        layers = self._images.layer_dirs(self._images.get(record.image_id))
+        home = self._paths.container(record.id)
+        around = self._surroundings(record, layers, resolve.Namespaces(network="none"))
+        return Stack(
+            home=str(home),
+            layers=tuple(str(layer) for layer in layers),
+            binds=resolve.mounts(record, around, home)[0],
+            read_only=record.spec.read_only,
+        )
+
+    def user(self, record: ContainerRecord) -> str:
+        """As whom it runs; "" is root."""
+        return record.spec.user or self._images.get(record.image_id).config.user
+
+    def open_init(self, container_id: str) -> int | None:
+        """An owned pidfd of its PID 1; None when it does not run. An end that is under way is waited for."""
+        while True:
+            live = self._live[self.record(container_id).id]
+            state = live.state
+            if state.pid and (pidfd := self._checked_pidfd(container_id, state.pid)) is not None:
+                return pidfd
+            if not state.pid and state.status not in ("running", "paused"):
+                return None
+
+            def changed(now: ContainerState, before: ContainerState = state) -> bool:
+                return (now.pid, now.status) != (before.pid, before.status)
+
+            if not live.wait(changed, END_TIMEOUT):
+                raise HawseError(f"container {container_id} has ended, but its supervisor does not say so")
+
+    def _checked_pidfd(self, container_id: str, pid: int) -> int | None:
+        """None when the process has ended: its number may be another's by now, so it must be one of the
+        container's cgroup, and live still when that was read."""
+        try:
+            pidfd = namespace.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        with contextlib.suppress(NotFound, FileNotFoundError):
+            if pid in self._cgroups.open(container_id).pids() and not namespace.has_ended(pidfd):
+                return pidfd
+        os.close(pidfd)
+        return None
 
     # streams
 
@@ -608,6 +666,8 @@ class Containers:
             image = self._images.get(record.image_id)
             reach("start: sources")
             self._volumes.check_sources(record)
+            reach("start: ids")
+            record = self._with_ids(record)
             reach("start: lease")
             lease = self._networks.lease(record)
             reach("start: record")  # before it runs, or a daemon killed in between would not know of it
@@ -651,6 +711,7 @@ class Containers:
         self._announce.started(record, lease.networks)
         reach("start: watch")
         self._watcher.add(record.id, started.watch, self._on_event)
+        self._tell_linked(record)
 
     def _write_config(self, record: ContainerRecord, config: RuntimeConfig) -> Path:
         """What the shim reads; how the last run ended is past with it."""
@@ -662,21 +723,10 @@ class Containers:
     def _prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
         directory = self._paths.container(record.id)
         namespaces = self._namespaces(record.spec)
+        linked = tuple(self._linked(record, link) for link in record.spec.links)
         layers = self._images.layer_dirs(image)
-        config = resolve.runtime_config(
-            record,
-            image,
-            resolve.Surroundings(
-                paths=self._paths,
-                layers=layers,
-                volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
-                inherited=self._volumes.inherited(record.spec, self._volumes_of),
-                namespaces=namespaces,
-                cgroup_base=self._cgroup_base,
-                hard_nofile=self._hard_nofile,
-                init=self._settings.init,
-            ),
-        )
+        around = replace(self._surroundings(record, layers, namespaces), linked=linked)
+        config = resolve.runtime_config(record, image, around)
         etc = directory / "etc"
         etc.mkdir(mode=0o755, exist_ok=True)
         spec = record.spec
@@ -690,12 +740,62 @@ class Containers:
             return config
         (etc / "hostname").write_text(config.hostname + "\n")
         (etc / "hosts").write_text(
-            resolve.hosts_file(spec, config.hostname, lease.endpoints, lease.gateway, host_hosts)
+            resolve.hosts_file(spec, config.hostname, lease.endpoints, lease.gateway, host_hosts, linked)
         )
         (etc / "resolv.conf").write_text(
             resolve.resolv_conf(spec, host_resolv, embedded=lease.embedded_dns, host_network=host_network)
         )
         return config
+
+    def _linked(self, record: ContainerRecord, link: str) -> resolve.Linked:
+        name, _, alias = link.partition(":")
+        view = self.get(name)
+        if not view.state.running:
+            raise Conflict(
+                f"Cannot link to a non running container: /{view.name} AS /{record.spec.name}/{alias}"
+            )
+        default = self._networks.get(DEFAULT_NETWORK).id
+        own = next((endpoint for endpoint in view.endpoints if endpoint.network == default), None)
+        if own is None:
+            raise Conflict(f"Cannot link to /{view.name}, as it does not belong to the default network")
+        image, spec = self._images.get(view.record.image_id), view.record.spec
+        published = (f"{port.container_port}/{port.protocol}" for port in spec.ports)
+        given = dict(entry.partition("=")[::2] for entry in image.config.env) | dict(spec.environment)
+        return resolve.Linked(
+            alias=alias,
+            name=view.name,
+            id=view.id,
+            ipv4=own.ipv4.split("/")[0],
+            ports=tuple(dict.fromkeys((*image.config.exposed_ports, *spec.expose, *published))),
+            environment=given,
+        )
+
+    def _tell_linked(self, record: ContainerRecord) -> None:
+        """Running containers that know this one by a link learn its new address."""
+        with self._guard:
+            linking = [other for other in self._records.values() if other.spec.links]
+        for other in linking:
+            for link in other.spec.links:
+                name = link.partition(":")[0]
+                if name != record.spec.name and not record.id.startswith(name):
+                    continue
+                if self._live[other.id].state.running:
+                    path = self._paths.container(other.id) / "etc" / "hosts"
+                    path.write_text(resolve.moved(path.read_text(), self._linked(other, link)))
+
+    def _surroundings(
+        self, record: ContainerRecord, layers: tuple[Path, ...], namespaces: resolve.Namespaces
+    ) -> resolve.Surroundings:
+        return resolve.Surroundings(
+            paths=self._paths,
+            layers=layers,
+            volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
+            inherited=self._volumes.inherited(record.spec, self._volumes_of),
+            namespaces=namespaces,
+            cgroup_base=self._cgroup_base,
+            hard_nofile=self._hard_nofile,
+            init=self._settings.init,
+        )
 
     def _shared_etc(self, spec: ContainerSpec) -> Path | None:
         kind, _, other = spec.network_mode.partition(":")
@@ -707,6 +807,7 @@ class Containers:
             pid=self._namespace(spec.pid_mode),
             ipc=self._namespace(spec.ipc_mode),
             uts=self._namespace(spec.uts_mode),
+            user=self._namespace(f"container:{others[0]}" if (others := _joined(spec)) else ""),
         )
 
     def _network_namespace(self, spec: ContainerSpec) -> str:
@@ -729,6 +830,68 @@ class Containers:
         if view.state.status != "running":
             raise Conflict(f"cannot join namespace of a non running container: container {view.name}")
         return f"pid:{view.state.pid}"
+
+    def _has_own_ids(self, spec: ContainerSpec) -> bool:
+        """Whether it gets a user namespace; raises InputError for what does not go with one, as Docker."""
+        others = [self.record(other) for other in _joined(spec)]
+        if others and not spec.userns_mode:
+            return others[0].ids is not None
+        if (spec.userns_mode or self._settings.userns.default) == "host":
+            return False
+        if spec.privileged:
+            raise InputError(
+                "privileged mode is incompatible with user namespaces.  You must run the container in the "
+                "host namespace when running privileged mode",
+                hint="--userns=host",
+            )
+        for mode, what in (
+            (spec.network_mode, "host's network namespace"),
+            (spec.pid_mode, "host PID namespace"),
+            (spec.ipc_mode, "host's IPC namespace"),
+        ):
+            if mode == "host":
+                raise InputError(
+                    f"cannot share the {what} when user namespaces are enabled", hint="--userns=host"
+                )
+        for mount in spec.mounts:
+            if mount.propagation in ("shared", "rshared"):
+                raise InputError(
+                    f"mount on {mount.target}: propagation {mount.propagation} is not possible when user "
+                    "namespaces are enabled",
+                    hint="--userns=host",
+                )
+        return True
+
+    def _find_ids(self, record: ContainerRecord) -> IdRange:
+        """Who shares a namespace shares its owner, too."""
+        others = [self.record(other) for other in _joined(record.spec)]
+        if not others:
+            directory = self._paths.container(record.id)
+            return self._ids.keep(record.ids, directory) if record.ids else self._ids.take(directory)
+        ids = {other.ids for other in others}
+        found = ids.pop()
+        if ids or found is None:
+            names_of = ", ".join(other.spec.name for other in others)
+            raise Conflict(f"cannot share namespaces of {names_of}: not in one user namespace of its own")
+        return found
+
+    def _with_ids(self, record: ContainerRecord) -> ContainerRecord:
+        """Before a start: its ids may have gone to another one while the host was down."""
+        if record.ids is None:
+            return record
+        ids = self._find_ids(record)
+        if ids != record.ids:
+            record = replace(record, ids=ids)
+            self._save(record)
+        return record
+
+    def _give_back_ids(self, record: ContainerRecord) -> None:
+        if record.ids is None:
+            return
+        with self._guard:
+            rest = [other.id for other in self._records.values() if other.ids == record.ids]
+        heir = next((self._paths.container(other) for other in rest if other != record.id), None)
+        self._ids.give_back(record.ids, self._paths.container(record.id), heir)
 
     def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
         directory.mkdir(mode=0o711, parents=True)
@@ -782,6 +945,8 @@ class Containers:
             raise HostRefused(message, hint="remove it again once the cause is gone") from error
         reach("remove: volumes")
         self._volumes.discard(record.anonymous, of=record.id)
+        reach("remove: ids")
+        self._give_back_ids(record)
         reach("remove: forget")
         self._state.delete_container(record.id)
         with self._guard:
@@ -981,6 +1146,12 @@ class Containers:
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         self._announce.container(action, record, **attributes)
+
+
+def _joined(spec: ContainerSpec) -> builtins.list[str]:
+    """Containers whose namespaces it shares."""
+    modes = (spec.network_mode, spec.pid_mode, spec.ipc_mode, spec.uts_mode)
+    return [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]
 
 
 def _status_after_failure(state: ContainerState) -> Literal["created", "exited"]:

@@ -12,6 +12,7 @@ from hawse_agent import __version__
 from hawse_agent.cgroups import Tree, find_base
 from hawse_agent.engine.backups import Backups
 from hawse_agent.engine.containers import Containers
+from hawse_agent.engine.copies import Copies
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.executions import Executions
 from hawse_agent.engine.images import Images
@@ -80,6 +81,7 @@ class Engine:
             watcher=self.watcher,
         )
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
+        self.copies = Copies(paths=paths, containers=self.containers, events=self.events)
         self.backups = Backups(
             containers=self.containers, volumes=self.volumes, events=self.events, version=__version__
         )

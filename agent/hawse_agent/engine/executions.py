@@ -30,8 +30,6 @@ class _Execution:
     container: str
     process: ProcessConfig
     attach: AttachOptions
-    user: str
-    privileged: bool
     started: bool = False
     last_exit: int | None = None
 
@@ -85,14 +83,7 @@ class Executions:
             console_height=console[0],
             console_width=console[1],
         )
-        execution = _Execution(
-            id=new_id(),
-            container=record.id,
-            process=process,
-            attach=attach,
-            user=user,
-            privileged=privileged,
-        )
+        execution = _Execution(id=new_id(), container=record.id, process=process, attach=attach)
         with self._lock:
             self._known[execution.id] = execution
             while len(self._known) > KEPT:
@@ -121,7 +112,7 @@ class Executions:
             with self._containers.asking(execution.container) as shim:
                 shim.exec_start(exec_id, process, client, head, execution.attach)
         except HawseError as error:
-            execution.last_exit = getattr(error, "container_exit", 126)
+            execution.last_exit = max(126, getattr(error, "container_exit", 126))
             raise
 
     def inspect(self, exec_id: str) -> ExecView:
@@ -143,11 +134,6 @@ class Executions:
             argv=process.argv,
             tty=process.tty,
             stdin=process.stdin,
-            stdout=execution.attach.stdout,
-            stderr=execution.attach.stderr,
-            user=execution.user,
-            privileged=execution.privileged,
-            detach_keys=execution.attach.detach_keys,
             running=running,
             pid=pid,
             exit_code=exit_code,

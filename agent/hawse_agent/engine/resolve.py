@@ -10,7 +10,7 @@ import base64
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hawse_agent.errors import InputError
@@ -41,6 +41,8 @@ class Namespaces:
     pid: str = "new"
     ipc: str = "new"
     uts: str = "new"
+    user: str = "new"
+    """Of a container with ids of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,51 @@ class Surroundings:
     namespaces: Namespaces
     cgroup_base: str
     hard_nofile: int
+    linked: tuple[Linked, ...] = ()
     init: bool = False
     """Whether a container that does not say gets an init."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linked:
+    """A container that another knows by `alias` on the default network."""
+
+    alias: str
+    name: str
+    id: str
+    ipv4: str
+    ports: tuple[str, ...] = ()
+    """`80/tcp`: what it exposes."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> str:
+        """Of its line in /etc/hosts."""
+        return " ".join(dict.fromkeys((self.alias, self.id[:12], self.name)))
+
+    def variables(self, own_name: str) -> dict[str, str]:
+        """What tells programs of the days of links where the other one is."""
+        prefix = self.alias.upper().replace("-", "_")
+        ports = sorted(
+            (protocol, int(number)) for number, _, protocol in (p.partition("/") for p in self.ports)
+        )
+        found = {}
+        if ports:
+            protocol, number = ports[0]
+            found[f"{prefix}_PORT"] = f"{protocol}://{self.ipv4}:{number}"
+        for protocol, number in ports:
+            port = f"{prefix}_PORT_{number}_{protocol.upper()}"
+            found |= {
+                port: f"{protocol}://{self.ipv4}:{number}",
+                f"{port}_ADDR": self.ipv4,
+                f"{port}_PORT": str(number),
+                f"{port}_PROTO": protocol,
+            }
+        found[f"{prefix}_NAME"] = f"/{own_name}/{self.alias}"
+        for name, value in self.environment.items():
+            if name not in ("HOME", "PATH"):
+                found[f"{prefix}_ENV_{name}"] = value
+        return found
 
 
 def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
@@ -72,10 +117,14 @@ def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:
     return argv
 
 
-def environment(spec: ContainerSpec, image: Image, hostname: str) -> tuple[str, ...]:
+def environment(
+    spec: ContainerSpec, image: Image, hostname: str, linked: Sequence[Linked] = ()
+) -> tuple[str, ...]:
     merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if spec.tty:
         merged["TERM"] = "xterm"
+    for link in linked:
+        merged.update(link.variables(spec.name))
     for entry in image.config.env:
         key, _, value = entry.partition("=")
         merged[key] = value
@@ -120,21 +169,15 @@ def health_check(spec: ContainerSpec, image: Image) -> HealthCheck | None:
     return check
 
 
-def guarded_paths(spec: ContainerSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those that it cannot read, and those that it cannot write."""
-    return ((), ()) if spec.privileged or spec.unconfined_paths else (MASKED_PATHS, READONLY_PATHS)
-
-
 def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) -> RuntimeConfig:
     """Everything resolved; raises InputError for what cannot be."""
     spec, paths = record.spec, around.paths
     directory = paths.container(record.id)
     name = hostname(record, around.namespaces, _host_name())
-    binds, tmpfs = _mounts(record, around, directory)
-    masked, read_only = guarded_paths(spec)
+    binds, tmpfs = mounts(record, around, directory)
     process = ProcessConfig(
         argv=command_line(spec, image),
-        env=environment(spec, image, name),
+        env=environment(spec, image, name, around.linked),
         cwd=spec.working_dir or image.config.working_dir or "/",
         user=spec.user or image.config.user,
         group_add=spec.group_add,
@@ -163,8 +206,8 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         shm_size=spec.shm_size,
         devices=spec.devices,
         privileged=spec.privileged,
-        masked_paths=masked,
-        readonly_paths=read_only,
+        masked_paths=masked_paths(spec),
+        readonly_paths=readonly_paths(spec),
         seccomp="unconfined" if spec.privileged else spec.seccomp,
         sysctls=spec.sysctls,
         init=_has_init(spec, around),
@@ -175,6 +218,8 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         pid_namespace=around.namespaces.pid,
         ipc_namespace=around.namespaces.ipc,
         uts_namespace=around.namespaces.uts,
+        ids=record.ids,
+        user_namespace=around.namespaces.user,
         stop_signal=signal_number(spec.stop_signal or image.config.stop_signal),
         stop_timeout=spec.stop_timeout if spec.stop_timeout is not None else DEFAULT_STOP_TIMEOUT,
         restart=spec.restart,
@@ -192,6 +237,18 @@ def _has_init(spec: ContainerSpec, around: Surroundings) -> bool:
     return (around.init if spec.init is None else spec.init) and around.namespaces.pid == "new"
 
 
+def masked_paths(spec: ContainerSpec) -> tuple[str, ...]:
+    if spec.masked_paths is not None:
+        return spec.masked_paths
+    return () if spec.privileged else MASKED_PATHS
+
+
+def readonly_paths(spec: ContainerSpec) -> tuple[str, ...]:
+    if spec.readonly_paths is not None:
+        return spec.readonly_paths
+    return () if spec.privileged else READONLY_PATHS
+
+
 def with_swap(resources: Resources) -> Resources:
     """Docker's default: swap as much as memory, so memory plus swap is twice the memory."""
     if resources.memory is None or resources.memory_swap is not None:
@@ -201,17 +258,34 @@ def with_swap(resources: Resources) -> Resources:
 
 
 def hosts_file(
-    spec: ContainerSpec, name: str, endpoints: Sequence[EndpointRecord], gateway: str, host_text: str | None
+    spec: ContainerSpec,
+    name: str,
+    endpoints: Sequence[EndpointRecord],
+    gateway: str,
+    host_text: str | None,
+    linked: Sequence[Linked] = (),
 ) -> str:
     """/etc/hosts; `host_text` is the machine's own file, for containers in the host's network."""
     lines = [host_text.rstrip("\n")] if host_text is not None else _LOCALHOST
     lines = [
         *lines,
+        *(f"{link.ipv4}\t{link.names}" for link in linked),
         *(f"{_extra_address(entry, gateway)}\t{entry.rsplit(':', 1)[0]}" for entry in spec.extra_hosts),
     ]
     fqdn = f"{name}.{spec.domainname} {name}" if spec.domainname else name
     lines += [f"{endpoint.ipv4.split('/')[0]}\t{fqdn}" for endpoint in endpoints]
     return "\n".join(lines) + "\n"
+
+
+def moved(hosts: str, link: Linked) -> str:
+    """A file of hosts in which a linked container has its new address."""
+    lines = hosts.splitlines()
+    return (
+        "\n".join(
+            f"{link.ipv4}\t{link.names}" if line.endswith(f"\t{link.names}") else line for line in lines
+        )
+        + "\n"
+    )
 
 
 _LOCALHOST = [
@@ -270,13 +344,14 @@ def _parse_resolv(text: str) -> tuple[list[str], list[str], list[str]]:
     return nameservers, search, options
 
 
-def _mounts(
+def mounts(
     record: ContainerRecord, around: Surroundings, directory: Path
 ) -> tuple[tuple[BindMount, ...], tuple[TmpfsMount, ...]]:
+    """What is mounted on the root and what for, parents first."""
     spec = record.spec
     mounted = {mount.target.rstrip("/") or "/" for mount in spec.mounts}
     binds = [
-        BindMount(source=str(directory / "etc" / name), target=f"/etc/{name}")
+        BindMount(source=str(directory / "etc" / name), target=f"/etc/{name}", map_ids=True)
         for name in ("resolv.conf", "hostname", "hosts")
         if f"/etc/{name}" not in mounted
     ]
@@ -304,12 +379,13 @@ def _mounts(
                 target=mount.target,
                 read_only=mount.read_only,
                 propagation=mount.propagation,
+                map_ids=mount.map_ids or mount.kind == "volume",
             )
         )
     explicit = {mount.target for mount in spec.mounts}
     taken_over = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
     binds += [
-        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only)
+        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only, map_ids=mount.map_ids)
         for mount in taken_over.values()
         if mount.kind == "bind"
     ]
@@ -318,12 +394,13 @@ def _mounts(
             source=str(around.volume_dirs[volume]),
             target=target,
             read_only=target in taken_over and taken_over[target].read_only,
+            map_ids=True,
         )
         for target, volume in record.volumes.items()
         if target not in explicit
     ]
     binds += [
-        BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True)
+        BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True, map_ids=True)
         for index, file in enumerate(spec.files)
     ]
     # A mount on a parent must come before the mounts below it.

@@ -123,8 +123,9 @@ class Volumes:
 
     def make(self, record: ContainerRecord) -> None:
         """Those of its volumes that are not there yet."""
+        given = {record.volumes[m.target]: m.labels for m in record.spec.mounts if m.kind == "volume"}
         for name in dict.fromkeys(record.volumes.values()):
-            labels = {LABEL_ANONYMOUS: ""} if name in record.anonymous else {}
+            labels = {**given.get(name, {}), **({LABEL_ANONYMOUS: ""} if name in record.anonymous else {})}
             self.create(self._existing(name) or VolumeSpec(name=name, labels=labels))
 
     def inherited(self, spec: ContainerSpec, lookup: Lookup) -> tuple[Mount, ...]:

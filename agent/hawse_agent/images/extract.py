@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -233,12 +232,9 @@ class Extractor:
     def _remove(self, parent: int, name: str) -> None:
         """Whatever is there. Opened directories below it, or reached through it, are out of date then."""
         present = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if not stat.S_ISDIR(present.st_mode):
-            os.unlink(name, dir_fd=parent)
-        elif self._keep_kinds:
+        if self._keep_kinds and stat.S_ISDIR(present.st_mode):
             raise InputError(f'cannot overwrite directory "/{self._at}" with non-directory "/{self._below}"')
-        else:
-            shutil.rmtree(name, dir_fd=parent)
+        _remove_all(parent, name)
         for path, fd in list(self._parents.items()):
             if fd != parent:
                 os.close(fd)
@@ -261,6 +257,26 @@ class Extractor:
         return InputError(
             f"{self._what} has a hard link {entry.name!r} to {entry.link!r}, which is not in it"
         )
+
+
+def _remove_all(parent: int, name: str) -> None:
+    """Neither through a link nor what something is mounted on, which would unmount it."""
+    fd = os.open(name, tree.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        if files.is_mount_root(fd):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            opened = os.open(".", _DIRECTORY, dir_fd=fd)
+            try:
+                for inner in os.listdir(opened):
+                    _remove_all(opened, inner)
+            finally:
+                os.close(opened)
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+    finally:
+        os.close(fd)
 
 
 def _set_xattrs(target: int | str, entry: Entry) -> None:

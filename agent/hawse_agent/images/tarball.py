@@ -59,14 +59,9 @@ class TarWriter:
                 os.close(fd)
             pending += [inside + name for name in reversed(below)]
 
-    def entry(self, directory: int, name: str, as_name: bytes) -> Generator[bytes, None, None]:
-        """One thing in an opened directory, that is none itself."""
-        fd = self._open(directory, name, os.fsdecode(as_name))
-        if fd is not None:
-            try:
-                yield from self._entry(fd, as_name, os.fstat(fd))
-            finally:
-                os.close(fd)
+    def entry(self, fd: int, name: bytes) -> Generator[bytes, None, None]:
+        """What an O_PATH fd stands for, and is no directory."""
+        yield from self._entry(fd, name, os.fstat(fd))
 
     def _inside(self, directory: int, prefix: bytes) -> Generator[bytes, None, list[str]]:
         """Entries of a directory; returns the names of those below it that are directories themselves."""

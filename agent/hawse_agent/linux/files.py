@@ -15,6 +15,7 @@ from hawse_agent.linux import libc
 
 MAX_SOCKET_PATH = 107
 _RENAME_EXCHANGE = 2
+_STATX_ATTR_MOUNT_ROOT = 0x2000
 _OF_THE_KERNEL = frozenset(
     {
         *(0x9FA0, 0x62656572),  # proc, sysfs
@@ -63,6 +64,14 @@ def is_of_the_kernel(fd: int) -> bool:
     status = (ctypes.c_ulong * 32)()
     libc.syscall("fstatfs", fd, status)
     return status[0] & 0xFFFFFFFF in _OF_THE_KERNEL
+
+
+def is_mount_root(fd: int) -> bool:
+    """Whether something is mounted where `fd` (O_PATH will do) was opened, in whatever mount namespace: the
+    kernel itself only keeps a caller from removing a mount point of its own namespace."""
+    status = (ctypes.c_ulong * 32)()
+    libc.syscall("statx", fd, b"", libc.AT_EMPTY_PATH | libc.AT_SYMLINK_NOFOLLOW, 0, status)
+    return bool(status[1] & _STATX_ATTR_MOUNT_ROOT)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import select
 import signal
 
 from hawse_agent.linux import libc, syscalls
@@ -24,6 +26,8 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+
+_NS_GET_USERNS = 0xB701
 
 # ctypes.pythonapi and PyDLL keep the GIL, as os.fork does.
 _held = ctypes.PyDLL(None, use_errno=True)
@@ -86,8 +90,25 @@ def setns(fd: int, nstype: int = 0) -> None:
     libc.syscall("setns", fd, nstype, what=f"setns({nstype:#x})")
 
 
+def owner(fd: int) -> int:
+    """The user namespace that a namespace belongs to, as an owned fd."""
+    return fcntl.ioctl(fd, _NS_GET_USERNS)
+
+
+def setdomainname(name: str) -> None:
+    data = name.encode()
+    libc.syscall("setdomainname", data, len(data))
+
+
 def pidfd_open(pid: int) -> int:
     return libc.syscall("pidfd_open", pid, 0, what=f"pidfd_open({pid})")
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process has, reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hawse_agent.linux import libc
 
@@ -166,6 +167,25 @@ def set_file_identity(uid: int, gid: int, groups: Sequence[int]) -> None:
     for name, wanted in (("setfsgid", gid), ("setfsuid", uid)):
         if libc.syscall(name, -1) != wanted:  # the only way to learn that the call above was refused
             raise PermissionError(errno.EPERM, f"{name} {wanted}: {os.strerror(errno.EPERM)}")
+
+
+@contextlib.contextmanager
+def making_files_as(uid: int, gid: int) -> Iterator[None]:
+    """What this thread makes meanwhile belongs to that user; what it may do stays as it is."""
+    libc.syscall("setfsgid", gid)
+    libc.syscall("setfsuid", uid)
+    try:
+        _raise_effective()  # setfsuid has lowered those that are about files
+        yield
+    finally:
+        libc.syscall("setfsuid", 0)
+        libc.syscall("setfsgid", 0)
+        _raise_effective()
+
+
+def _raise_effective() -> None:
+    mask = permitted()
+    capset(mask, mask, 0)
 
 
 def set_name(name: str) -> None:

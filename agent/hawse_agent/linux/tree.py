@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from hawse_agent.errors import InputError
 from hawse_agent.linux import libc
 
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -49,6 +50,18 @@ def open_absolute(path: str, flags: int = O_PATH) -> int:
         return open_in(root, path, flags)
     finally:
         os.close(root)
+
+
+def open_file_in(root_fd: int, path: str, flags: int) -> int:
+    """Open what must be a regular file (InputError): nothing else is opened, which could have an effect
+    already. Returns an owned fd."""
+    fd = open_in(root_fd, path)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InputError(f"{path} is not a regular file")
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
 
 
 def make_in(root_fd: int, path: str, *, directory: bool, mode: int = 0o755) -> int:

@@ -8,7 +8,7 @@ Names are those of the containers on the networks that the asking container is o
 asked upstream, whatever the type. Refuses to forward for containers that are on internal networks only.
 
 Requests: {"op": "listen", "container"} + [udp, tcp] · {"op": "names", "container", "forward", "upstreams",
-"networks": [{"id", "name", "ipv4", "names"}]} · {"op": "forget", "container"} · {"op": "list"} ·
+"networks": [{"id", "name", "ipv4", "names", "links"}]} · {"op": "forget", "container"} · {"op": "list"} ·
 {"op": "stop"}.
 
 Forked from the zygote: imports only what costs nothing (no asyncio, logging, sqlite3), starts no thread.
@@ -89,7 +89,8 @@ class Registry:
     def addresses(self, asker: Member, name: str) -> list[str]:
         """Of the first network of the asker that knows the name."""
         for place in asker.places:
-            found = self._names.get(place.network, {}).get(name)
+            known = place.links.get(name, name)
+            found = self._names.get(place.network, {}).get(known)
             if found:
                 return list(found.values())
         return []
@@ -109,6 +110,8 @@ class Place:
     network_name: str
     ipv4: str
     names: tuple[str, ...]
+    links: dict[str, str] = field(default_factory=dict)
+    """What this container alone calls a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -521,6 +524,7 @@ def _member(message: dict[str, Any]) -> Member:
                 network_name=place["name"],
                 ipv4=place["ipv4"],
                 names=tuple(place["names"]),
+                links={alias.lower(): name.lower() for alias, name in place.get("links", {}).items()},
             )
             for place in message["networks"]
         ),

@@ -42,7 +42,13 @@ class DnsClient:
     ) -> None:
         """On the default network there are no names."""
         networks = [
-            {"id": network.id, "name": network.name, "ipv4": _bare(endpoint), "names": list(endpoint.names)}
+            {
+                "id": network.id,
+                "name": network.name,
+                "ipv4": _bare(endpoint),
+                "names": list(endpoint.names),
+                "links": {alias: name for name, _, alias in (link.partition(":") for link in endpoint.links)},
+            }
             for endpoint, network in pairs
             if not network.default
         ]

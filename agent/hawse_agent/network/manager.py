@@ -140,6 +140,7 @@ class NetworkManager:
             host_link=addresses.host_link_for(container_id, network.id, self._instance),
             container_link=f"eth{index}",
             names=names,
+            links=spec.links,
         )
 
     def plan_ports(

@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotSupported
 from hawse_agent.linux import bpf
@@ -44,8 +45,7 @@ def reserve(
         sockets: list[socket.socket] = []
         for port in ports:
             check(port)
-            _require_free(port, [*taken, *records], name_of)
-            sock = undo.enter_context(_bound(port))
+            sock = undo.enter_context(_first_free(port, [*taken, *records], name_of))
             sockets.append(sock)
             records.append(
                 PortRecord(
@@ -64,12 +64,28 @@ def reserve(
 def check(port: PortMap) -> None:
     if not 0 < port.container_port < 65536 or not 0 <= port.host_port < 65536:
         raise InputError(f"invalid port {port.host_port}:{port.container_port}")
+    if port.host_port_last and not 0 < port.host_port <= port.host_port_last < 65536:
+        raise InputError(f"invalid range of ports {port.host_port}-{port.host_port_last}")
     if ":" in port.host_ip:
         raise NotSupported(f"publishing on {port.host_ip}: host addresses are IPv4")
     try:
         socket.inet_pton(socket.AF_INET, port.host_ip or "0.0.0.0")
     except OSError as error:
         raise InputError(f"invalid host address {port.host_ip} of a published port") from error
+
+
+def _first_free(port: PortMap, taken: Sequence[PortRecord], name_of: Callable[[str], str]) -> socket.socket:
+    """Of its range, if it has one. Raises the Conflict of the last."""
+    last = max(port.host_port, port.host_port_last)
+    for number in range(port.host_port, last + 1):
+        candidate = replace(port, host_port=number)
+        try:
+            _require_free(candidate, taken, name_of)
+            return _bound(candidate)
+        except Conflict:
+            if number == last:
+                raise
+    raise AssertionError("a range has at least one port")
 
 
 def _require_free(port: PortMap, taken: Iterable[PortRecord], name_of: Callable[[str], str]) -> None:

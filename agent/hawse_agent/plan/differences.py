@@ -81,12 +81,14 @@ def file_diff(old: ContainerSpec, new: ContainerSpec) -> str:
 
 def port_text(port: PortMap) -> str:
     host = f"{port.host_ip}:" if port.host_ip else ""
-    return f"{host}{port.host_port or ''}:{port.container_port}/{port.protocol}"
+    last = f"-{port.host_port_last}" if port.host_port_last else ""
+    return f"{host}{port.host_port or ''}{last}:{port.container_port}/{port.protocol}"
 
 
 def mount_text(mount: Mount) -> str:
     source = mount.source or ("(anonymous)" if mount.kind == "volume" else mount.kind)
-    return f"{source}:{mount.target}" + (":ro" if mount.read_only else "")
+    options = [word for word, given in (("ro", mount.read_only), ("idmap", mount.map_ids)) if given]
+    return f"{source}:{mount.target}" + (f":{','.join(options)}" if options else "")
 
 
 def size_text(count: int) -> str:

@@ -326,7 +326,7 @@ def _check_ports(spec: StackSpec, seen: ObservedHost) -> None:
     taken: dict[tuple[str, int], list[tuple[str, PortMap]]] = {}
     for container in spec.containers:
         for port in container.ports:
-            if not port.host_port:
+            if not port.host_port or port.host_port_last:
                 continue
             for other, other_port in taken.setdefault((port.protocol, port.host_port), []):
                 if not port.host_ip or not other_port.host_ip or port.host_ip == other_port.host_ip:

@@ -6,17 +6,20 @@ network, and waits before its exec for `Spawned.go`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
 from hawse_agent.failpoints import reach
-from hawse_agent.linux import namespace, seccomp
-from hawse_agent.runtime import handshake
+from hawse_agent.linux import namespace, privilege, seccomp
+from hawse_agent.runtime import handshake, identity, process, userns
 from hawse_agent.runtime.handshake import ParentEnd
 from hawse_agent.runtime.init import Init, run
 from hawse_agent.runtime.process import Stdio
@@ -53,7 +56,7 @@ class Spawned:
         self._config = config
         self._tree = tree
         self._cgroup = cgroup
-        """None until it is made; on v2 it is made first, and PID 1 is born in it."""
+        """None until it is made; on v2 it is made first, so that PID 1 is born in it."""
         self._parent = parent
         self._prepared = False
 
@@ -71,14 +74,17 @@ class Spawned:
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
             reach("shim: enter the cgroup")
+            if self._config.ids is not None:  # it may not do so itself
+                self._cgroup.add(self.pid)
             self._parent.cgroup()
             reach("shim: await readiness")
             ready = self._parent.wait_until_ready()
+            self.console = ready.console
+            limits = identity.set_limits(self.pid, self._config.process)
         except BaseException:
             self.abort()
             raise
-        self.console = ready.console
-        self.warnings = (*self._cgroup.warnings, *ready.warnings)
+        self.warnings = (*self._cgroup.warnings, *ready.warnings, *limits)
         self._prepared = True
 
     def go(self) -> None:
@@ -114,40 +120,51 @@ def spawn(
     check_sysctls(config)
     base = codec.loads(Base, config.cgroup_base)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
-    joined = netns_fd
-    if config.network.startswith("pid:"):
-        joined = _open_namespace(config.network, "net")
-    tree = Tree(base)
-    cgroup = _make_cgroup(tree, config) if base.version == 2 else None
-    ours, theirs = handshake.pair()
-    try:
-        child = _clone(config, joined, cgroup, brother=lifeline is not None)
-        if child.pid == 0:
-            ours.close()
-            run(
-                Init(
-                    process=config.process,
-                    stdio=stdio,
-                    shim=handshake.ChildEnd(theirs, lifeline),
-                    filter=program,
-                    config=config,
-                    base=base,
-                    netns_fd=joined,
-                )
+    with contextlib.ExitStack() as opened:
+        joined = {
+            kind: _open_namespace(wanted, kind, opened)
+            for kind, wanted in (
+                ("net", config.network),
+                ("pid", config.pid_namespace),
+                ("ipc", config.ipc_namespace),
+                ("uts", config.uts_namespace),
             )
-    except BaseException:
-        ours.close()
-        if cgroup is not None:
-            cgroup.remove()
-        raise
-    finally:
-        theirs.close()
-        if joined is not None and joined != netns_fd:
-            os.close(joined)
+            if wanted.startswith("pid:")
+        }
+        tree = Tree(base)
+        born_inside = base.version == 2 and config.ids is None
+        cgroup = _make_cgroup(tree, config) if born_inside else None
+        ours, theirs = handshake.pair()
+        opened.enter_context(theirs)
+        init = Init(
+            process=config.process,
+            stdio=stdio,
+            shim=handshake.ChildEnd(theirs, lifeline),
+            filter=program,
+            config=config,
+            base=base,
+            netns_fd=joined.get("net", netns_fd),
+            brother=lifeline is not None,
+            joined=tuple(joined[kind] for kind in ("ipc", "uts") if kind in joined),
+        )
+        parent = ParentEnd(ours)
+        try:
+            if config.ids is None:
+                child = _clone(init, cgroup, parent, joined.get("pid"))
+            else:
+                child = _clone_across(init, theirs, parent, joined.get("pid"))
+        except BaseException:
+            parent.close()
+            if cgroup is not None:
+                cgroup.remove()
+            raise
     own = netns_fd
     if own is None and config.network in ("new", "none"):
-        own = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    return Spawned(config, tree, cgroup, child, own, ParentEnd(ours))
+        try:
+            own = os.open(f"/proc/{child.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            own = None  # it has ended already: `prepare` hears why
+    return Spawned(config, tree, cgroup, child, own, parent)
 
 
 def _make_cgroup(tree: Tree, config: RuntimeConfig) -> Cgroup:
@@ -188,22 +205,70 @@ class Cloned:
     pidfd: int
 
 
-def _clone(
-    config: RuntimeConfig, joined_netns: int | None, cgroup: Cgroup | None, *, brother: bool
-) -> Cloned:
-    flags = namespace.CLONE_NEWNS | (namespace.CLONE_PARENT if brother else 0)
+def _flags(init: Init) -> int:
+    config = init.config
+    flags = namespace.CLONE_NEWNS | (namespace.CLONE_PARENT if init.brother else 0)
     for field, flag in _FLAGS.items():
         if getattr(config, field) == "new":
             flags |= flag
-    if config.network in ("new", "none") and joined_netns is None:
+    if config.network in ("new", "none") and init.netns_fd is None:
         flags |= namespace.CLONE_NEWNET
-    if not config.pid_namespace.startswith("pid:"):
-        return clone_into(flags, cgroup)
-    other = _open_namespace(config.pid_namespace, "pid")
+    return flags
+
+
+def _clone(init: Init, cgroup: Cgroup | None, parent: ParentEnd, pid_namespace: int | None) -> Cloned:
+    child = clone_into(_flags(init), cgroup, pid_namespace=pid_namespace)
+    if child.pid == 0:
+        parent.close()
+        run(init)
+    return child
+
+
+def _clone_across(init: Init, theirs: socket.socket, parent: ParentEnd, pid_namespace: int | None) -> Cloned:
+    """Into a user namespace, by a go-between (see `userns`). Raises StartFailed."""
+    userns_fd = userns.find(init.config, init.netns_fd)
+    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        return clone_into(flags, cgroup, pid_namespace=other)
+        with hear, tell:
+            # Outside of the cgroup: it is not one of the container's processes.
+            between = clone_into(namespace.CLONE_PARENT if init.brother else 0, None)
+            if between.pid == 0:
+                parent.close()
+                hear.close()
+                _go_between(init, userns_fd, pid_namespace, tell)
+            os.close(between.pidfd)
+            tell.close()
+            theirs.close()
+            message, fds, _, _ = socket.recv_fds(hear, 32, 1)
+        with contextlib.suppress(ChildProcessError):  # a brother: its parent reaps it
+            os.waitpid(between.pid, 0)
+        if not message:
+            parent.wait_until_ready()  # raises what it has said
+        return Cloned(pid=int(message), pidfd=fds[0])
     finally:
-        os.close(other)
+        os.close(userns_fd)
+
+
+def _go_between(init: Init, userns_fd: int, pid_namespace: int | None, tell: socket.socket) -> NoReturn:
+    config = init.config
+    assert config.ids is not None
+    try:
+        privilege.set_dumpable(False)
+        init.step = "mount what is on the host"
+        init.brought = userns.bring(config, userns_fd)
+        userns.give((init.stdio.stdin, init.stdio.stdout, init.stdio.stderr), config.ids)
+        init.step = "enter the user namespace"
+        namespace.setns(userns_fd, namespace.CLONE_NEWUSER)
+        if pid_namespace is not None:
+            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
+        pid, pidfd = namespace.clone(_flags(init) | namespace.CLONE_PARENT)
+        if pid == 0:
+            tell.close()
+            run(init)
+        socket.send_fds(tell, [str(pid).encode()], [pidfd])
+    except BaseException as error:
+        process.report(init, error)
+    os._exit(0)
 
 
 def clone_into(flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None = None) -> Cloned:
@@ -230,12 +295,14 @@ def clone_into(flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None =
             os.close(cgroup_fd)
 
 
-def _open_namespace(of: str, kind: str) -> int:
+def _open_namespace(of: str, kind: str, opened: contextlib.ExitStack) -> int:
     pid = of.removeprefix("pid:")
     try:
-        return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InputError(f"cannot join the {kind} namespace of process {pid}: it has ended") from None
+    opened.callback(os.close, fd)
+    return fd
 
 
 KILL_TIMEOUT = 10.0

@@ -13,10 +13,11 @@ from typing import NoReturn
 from hawse_agent.cgroups import Base, Cgroup, Tree
 from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
-from hawse_agent.runtime import handshake, process
+from hawse_agent.runtime import handshake, identity, process, userns
 from hawse_agent.runtime.create import Cloned, clone_into
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
+from hawse_agent.spec.records import IdRange
 from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
 
 _PATIENCE = 5.0
@@ -73,6 +74,7 @@ def enter(
                 ),
                 pidfd,
                 cgroup if base.version == 1 else None,  # on v2 it was born inside
+                config.ids,
             )
     except ProcessLookupError as error:
         ours.close()
@@ -89,6 +91,7 @@ def enter(
         cloned(made)
         ready = parent.wait_until_ready()
         console = ready.console
+        warnings = (*ready.warnings, *identity.set_limits(made.pid, wanted))
         parent.go()
     except BaseException:
         _kill(made)
@@ -98,7 +101,7 @@ def enter(
         raise
     finally:
         parent.close()
-    return Entered(pid=made.pid, pidfd=made.pidfd, console=console, warnings=ready.warnings)
+    return Entered(pid=made.pid, pidfd=made.pidfd, console=console, warnings=warnings)
 
 
 def _kill(cloned: Cloned) -> None:
@@ -110,7 +113,7 @@ def _kill(cloned: Cloned) -> None:
         os.waitpid(cloned.pid, os.WNOHANG)
 
 
-def _run(child: process.Child, container: int, cgroup: Cgroup | None) -> NoReturn:
+def _run(child: process.Child, container: int, cgroup: Cgroup | None, ids: IdRange | None) -> NoReturn:
     try:
         child.step = "start a session"
         process.start_session(child)  # not dumpable before it can be seen from inside (CVE-2016-9962)
@@ -118,15 +121,18 @@ def _run(child: process.Child, container: int, cgroup: Cgroup | None) -> NoRetur
         if cgroup is not None:
             cgroup.enter()
         child.step = "enter the namespaces"
-        namespace.setns(container, _NAMESPACES)
+        if ids is None:
+            namespace.setns(container, _NAMESPACES)
+        else:
+            userns.give((child.stdio.stdin, child.stdio.stdout, child.stdio.stderr), ids)
+            namespace.setns(container, _NAMESPACES | namespace.CLONE_NEWUSER)
+            userns.become_root()
         child.step = "find the user"
         process.find_user(child)
         child.step = "connect standard streams"
         process.connect(child)
         child.step = "make a keyring"
         process.new_keyring(child)
-        child.step = "set limits"
-        process.set_limits(child)
         child.step = "enter the working directory"
         process.enter_directory(child)
         child.step = "wait for the shim"

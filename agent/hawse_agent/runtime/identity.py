@@ -1,6 +1,6 @@
 """Who a container's process is: user and groups from the container's own files, limits, capabilities.
 
-Called with the container's root as `/`: a link in its /etc leads nowhere else.
+Users are found with the root as `/`, or with a descriptor of it: a link in its /etc leads nowhere else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hawse_agent.errors import InputError
 from hawse_agent.linux import privilege, tree
 from hawse_agent.spec.container import Ulimit
+from hawse_agent.spec.runtime import ProcessConfig
 
 _MAX_FILE = 16 * 1024 * 1024
 _MAX_LINE = 1024 * 1024
@@ -66,6 +67,13 @@ def resolve_user(text: str, group_add: Sequence[str]) -> User:
     return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *supplementary))), home=home or "/")
 
 
+def owner_in(root: int, text: str) -> tuple[int, int]:
+    """uid and gid that `name|uid[:group|gid]` has below an opened root."""
+    user, _, group = text.partition(":")
+    uid, gid, _, _ = _resolve_uid(user or "0", root)
+    return uid, _resolve_gid(group, root) if group else gid
+
+
 def with_home(env: Sequence[str], home: str) -> dict[str, str]:
     """The environment as a mapping; HOME is the user's unless it is given."""
     values = dict(entry.partition("=")[::2] for entry in env)
@@ -74,7 +82,15 @@ def with_home(env: Sequence[str], home: str) -> dict[str, str]:
     return values
 
 
-def set_rlimits(limits: Sequence[Ulimit]) -> list[str]:
+def set_limits(pid: int, process: ProcessConfig) -> tuple[str, ...]:
+    """Of another process that waits, since one with ids of its own may not do it. Returns warnings."""
+    try:
+        return (*_set_oom_score(pid, process.oom_score_adj), *_set_rlimits(pid, process.rlimits))
+    except (FileNotFoundError, ProcessLookupError):
+        return ()  # it was killed: the next step says so
+
+
+def _set_rlimits(pid: int, limits: Sequence[Ulimit]) -> list[str]:
     """Returns a warning for each that had to be cut to this machine's hard limit."""
     warnings = []
     for limit in limits:
@@ -82,19 +98,21 @@ def set_rlimits(limits: Sequence[Ulimit]) -> list[str]:
         if number is None:
             raise InputError(f"unknown ulimit: {limit.name}")
         try:
-            resource.setrlimit(number, (limit.soft, limit.hard))
-        except ValueError:  # without CAP_SYS_RESOURCE a hard limit cannot be raised
-            _, hard = resource.getrlimit(number)
+            resource.prlimit(pid, number, (limit.soft, limit.hard))
+        except ValueError as error:
+            raise InputError(f"ulimit {limit.name}: {error}") from error
+        except PermissionError:  # without CAP_SYS_RESOURCE a hard limit cannot be raised
+            _, hard = resource.prlimit(pid, number)
             hard = _smaller(hard, limit.hard)
-            resource.setrlimit(number, (_smaller(limit.soft, hard), hard))
+            resource.prlimit(pid, number, (_smaller(limit.soft, hard), hard))
             warnings.append(f"ulimit {limit.name} is cut to {hard}, this host's hard limit")
     return warnings
 
 
-def set_oom_score(value: int) -> list[str]:
-    """Through the host's own /proc, before the container's mounts are there: one of theirs might lead the
-    write to another file (CVE-2025-52881). Returns a warning when the host does not allow it."""
-    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+def _set_oom_score(pid: int, value: int) -> list[str]:
+    """Through the host's own /proc: a container's might lead the write to another file (CVE-2025-52881).
+    Returns a warning when the host does not allow it."""
+    fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     try:
         if int(os.read(fd, 16)) != value:
             os.pwrite(fd, str(value).encode(), 0)
@@ -137,11 +155,11 @@ def _smaller(one: int, other: int) -> int:
     return min(known) if known else resource.RLIM_INFINITY
 
 
-def _resolve_uid(user: str) -> tuple[int, int, str, str]:
+def _resolve_uid(user: str, root: int | None = None) -> tuple[int, int, str, str]:
     """uid, gid, home and name; the latter two are empty when no entry matches."""
     number = _number(user)
     by_number = None
-    for fields in _entries("/etc/passwd", 7):
+    for fields in _entries("/etc/passwd", 7, root):
         uid, gid = _number(fields[2]), _number(fields[3])
         if uid is None or gid is None:
             continue
@@ -156,9 +174,9 @@ def _resolve_uid(user: str) -> tuple[int, int, str, str]:
     return _checked_id(number), 0, "", ""
 
 
-def _resolve_gid(group: str) -> int:
+def _resolve_gid(group: str, root: int | None = None) -> int:
     number = _number(group)
-    for name, gid, _ in _groups():
+    for name, gid, _ in _groups(root):
         if name == group:
             return _checked_id(gid)
     if number is None:
@@ -178,25 +196,26 @@ def _checked_id(number: int) -> int:
     return number
 
 
-def _groups() -> Iterator[tuple[str, int, list[str]]]:
-    for fields in _entries("/etc/group", 4):
+def _groups(root: int | None = None) -> Iterator[tuple[str, int, list[str]]]:
+    for fields in _entries("/etc/group", 4, root):
         gid = _number(fields[2])
         if gid is not None:
             yield fields[0], gid, fields[3].split(",")
 
 
-def _entries(path: str, count: int) -> Iterator[list[str]]:
-    for line in _lines(path):
+def _entries(path: str, count: int, root: int | None) -> Iterator[list[str]]:
+    for line in _lines(path, root):
         fields = line.strip().split(":")
         if not line.startswith("#") and len(fields) >= count - 1:
             yield fields + [""] * (count - len(fields))
 
 
-def _lines(path: str) -> Iterator[str]:
+def _lines(path: str, root: int | None) -> Iterator[str]:
     """An image may have a FIFO, a device, a giant file or a link to a descriptor of ours there; a missing one
     is empty."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        fd = tree.open_absolute(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = tree.open_absolute(path, flags) if root is None else tree.open_file_in(root, path, flags)
     except (FileNotFoundError, NotADirectoryError):
         return
     with open(fd, "rb") as file:

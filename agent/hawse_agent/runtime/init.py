@@ -17,9 +17,10 @@ from typing import NoReturn
 from hawse_agent.cgroups import Base, Tree
 from hawse_agent.failpoints import reach
 from hawse_agent.linux import mount, namespace, privilege, tree
-from hawse_agent.runtime import console, devices, mounts, process, rootfs
+from hawse_agent.runtime import console, devices, mounts, process, rootfs, userns
 from hawse_agent.spec.runtime import RuntimeConfig
 
+_PASSED_ON = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
 
@@ -30,6 +31,12 @@ class Init(process.Child):
     base: Base
     netns_fd: int | None
     """A network namespace to join (a restart's own, or another container's); None: as cloned."""
+    brother: bool
+    """It is a child of the caller's parent."""
+    joined: tuple[int, ...]
+    """IPC and UTS namespace of other containers."""
+    brought: userns.Brought | None = None
+    """With ids of its own: what was mounted outside."""
     targets: frozenset[str] = frozenset()
     root_fd: int = -1
     dev_fd: int = -1
@@ -66,21 +73,17 @@ def _next(init: Init, step: str) -> None:
 
 def _start_session(init: Init) -> None:
     process.start_session(init)
+    if init.config.ids is not None:
+        userns.become_root()
 
 
 def _join_namespaces(init: Init) -> None:
-    config = init.config
-    for kind, wanted, flag in (
-        ("ipc", config.ipc_namespace, namespace.CLONE_NEWIPC),
-        ("uts", config.uts_namespace, namespace.CLONE_NEWUTS),
-    ):
-        if wanted.startswith("pid:"):
-            fd = os.open(f"/proc/{wanted.removeprefix('pid:')}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-            namespace.setns(fd, flag)
-            os.close(fd)
+    for fd in init.joined:
+        namespace.setns(fd)
+        os.close(fd)
     if init.netns_fd is not None:
         namespace.setns(init.netns_fd, namespace.CLONE_NEWNET)
-    if config.network in ("new", "none"):
+    if init.config.network in ("new", "none"):
         _loopback_up()
 
 
@@ -90,14 +93,21 @@ def _separate_mounts(init: Init) -> None:
 
 def _mount_root(init: Init) -> None:
     init.targets = mounts.user_targets(init.config)
-    init.root_fd = rootfs.mount_overlay(init.config)
+    if init.brought is None:
+        init.root_fd = rootfs.mount_overlay(init.config)
+        return
+    init.root_fd = init.brought.root
+    here = os.open("/", os.O_PATH | os.O_CLOEXEC)  # other places may be closed to this user
+    mount.attach(init.root_fd, here)
+    os.close(here)
 
 
 def _mount_kernel_file_systems(init: Init) -> None:
     init.proc_fd = mounts.mount_proc(init.root_fd)
     if "/dev" not in init.targets:
         init.dev_fd = mounts.mount_dev(init.root_fd)
-        mounts.mount_in_dev(init.dev_fd, init.config, init.targets)
+        shared = init.brought.shared_memory if init.brought is not None else None
+        mounts.mount_in_dev(init.dev_fd, init.config, init.targets, shared)
     if "/sys" not in init.targets:
         mounts.mount_sys(init.root_fd, read_only=not init.config.privileged)
 
@@ -110,7 +120,7 @@ def _make_devices(init: Init) -> None:
 
 def _enter_cgroup_namespace(init: Init) -> None:
     init.shim.wait_for_cgroup()
-    if init.base.version == 1:  # on v2 it was born inside
+    if init.base.version == 1 and init.config.ids is None:  # else it is inside already
         Tree(init.base).open(init.config.cgroup).enter()
     namespace.unshare(namespace.CLONE_NEWCGROUP)
     if not init.targets & {"/sys", "/sys/fs/cgroup"}:
@@ -123,7 +133,8 @@ def _enter_cgroup_namespace(init: Init) -> None:
 
 
 def _mount_user_mounts(init: Init) -> None:
-    mounts.mount_user_mounts(init.root_fd, init.config, init.proc_fd)
+    opened = init.brought.binds if init.brought is not None else {}
+    mounts.mount_user_mounts(init.root_fd, init.config, init.proc_fd, opened)
 
 
 def _set_sysctls(init: Init) -> None:
@@ -141,9 +152,7 @@ def _set_names(init: Init) -> None:
     if init.config.uts_namespace == "new":
         socket.sethostname(init.config.hostname)
         if init.config.domainname:
-            fd = os.open("sys/kernel/domainname", os.O_WRONLY | os.O_CLOEXEC, dir_fd=init.proc_fd)
-            os.write(fd, init.config.domainname.encode())
-            os.close(fd)
+            namespace.setdomainname(init.config.domainname)
 
 
 def _hide_paths(init: Init) -> None:
@@ -178,10 +187,6 @@ def _new_keyring(init: Init) -> None:
     process.new_keyring(init)
 
 
-def _set_limits(init: Init) -> None:
-    process.set_limits(init)
-
-
 def _enter_directory(init: Init) -> None:
     process.enter_directory(init)
 
@@ -191,7 +196,7 @@ STEPS: tuple[tuple[str, Callable[[Init], None]], ...] = (
     (
         "join namespaces",
         _join_namespaces,
-    ),  # needs the host's /proc; /sys shows the namespace it is mounted in
+    ),  # /sys shows the namespace it is mounted in
     ("separate mounts", _separate_mounts),  # before any mount, or the host would see it
     ("mount the root", _mount_root),
     ("mount /proc, /dev and /sys", _mount_kernel_file_systems),  # before binds, which may lie in them
@@ -207,7 +212,6 @@ STEPS: tuple[tuple[str, Callable[[Init], None]], ...] = (
     ("connect standard streams", _connect),
     ("make the root read-only", _make_root_read_only),
     ("make a keyring", _new_keyring),
-    ("set limits", _set_limits),
     ("enter the working directory", _enter_directory),
 )
 
@@ -219,6 +223,7 @@ def _loopback_up() -> None:
 
 def _become_reaper_beside_program(init: Init) -> None:
     """With `init`: the program becomes PID 2, this process stays PID 1. Returns in the program only."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # before there is anything that can be missed
     main = os.fork()
     if main == 0:
         os.setpgid(0, 0)
@@ -245,10 +250,8 @@ def _to_foreground() -> None:
 
 def _reap(main: int) -> NoReturn:
     """PID 1: passes signals on to the program, reaps every orphan, ends with the program."""
-    everything = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, everything)
     while True:
-        number = signal.sigwait(everything)
+        number = signal.sigwait(_PASSED_ON)
         if number != signal.SIGCHLD:
             try:
                 os.kill(main, number)

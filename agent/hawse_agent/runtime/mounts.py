@@ -9,9 +9,10 @@ by path.)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hawse_agent.errors import HostRefused, InputError
 from hawse_agent.linux import mount, namespace, tree
@@ -36,6 +37,7 @@ PROC_TARGETS = frozenset(
 """What may be mounted below /proc: the files that lxcfs replaces."""
 
 _NULL_DEVICE = os.makedev(1, 3)
+_NONE: Mapping[str, int] = {}
 
 
 def user_targets(config: RuntimeConfig) -> frozenset[str]:
@@ -88,14 +90,16 @@ def mount_dev(root_fd: int) -> int:
     return fd
 
 
-def mount_in_dev(dev_fd: int, config: RuntimeConfig, targets: frozenset[str]) -> None:
-    """/dev/pts, /dev/shm, /dev/mqueue."""
+def mount_in_dev(
+    dev_fd: int, config: RuntimeConfig, targets: frozenset[str], shared: int | None = None
+) -> None:
+    """/dev/pts, /dev/shm, /dev/mqueue. `shared`: a /dev/shm that was opened already."""
     if "/dev/pts" not in targets:
         attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
         options = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
         _mount_on_new(dev_fd, "pts", mount.new("devpts", attributes, source="devpts", options=options))
     if "/dev/shm" not in targets:
-        _mount_on_new(dev_fd, "shm", _shared_memory(config))
+        _mount_on_new(dev_fd, "shm", shared_memory(config) if shared is None else shared)
     if "/dev/mqueue" not in targets:
         _mount_on_new(dev_fd, "mqueue", mount.new("mqueue", _SAFE, source="mqueue"))
 
@@ -124,19 +128,63 @@ def mount_cgroups(root_fd: int, hierarchies: Mapping[str, str], version: int, *,
     os.close(parent)
 
 
-def mount_user_mounts(root_fd: int, config: RuntimeConfig, proc_fd: int) -> None:
-    """Binds and tmpfs, those of parents before those below them."""
+def mount_user_mounts(
+    root_fd: int, config: RuntimeConfig, proc_fd: int, opened: Mapping[str, int] = _NONE
+) -> None:
+    """Binds and tmpfs, those of parents before those below them. `opened`: sources of binds, by target."""
     several: list[BindMount | TmpfsMount] = [*config.binds, *config.tmpfs]
     for wanted in sorted(several, key=lambda one: one.target.rstrip("/").count("/")):
-        try:
+        with _named(wanted):
             if isinstance(wanted, BindMount):
-                _bind(root_fd, wanted, proc_fd)
+                fd = opened.get(wanted.target)
+                _bind(root_fd, wanted, _open_source(wanted) if fd is None else fd, proc_fd)
             else:
                 _tmpfs(root_fd, wanted, proc_fd)
-        except OSError as error:
-            source = wanted.source if isinstance(wanted, BindMount) else "tmpfs"
-            reason = os.strerror(error.errno or 0)
-            raise HostRefused(f"mount {source} on {wanted.target}: {reason}") from error
+
+
+def open_sources(config: RuntimeConfig, userns_fd: int) -> dict[str, int]:
+    """Detached mounts of what shall be bound, as owned fds, by target."""
+    opened = {}
+    for bind in config.binds:
+        with _named(bind):
+            opened[bind.target] = _open_source(bind, userns_fd)
+    return opened
+
+
+@contextlib.contextmanager
+def _named(wanted: BindMount | TmpfsMount) -> Iterator[None]:
+    """An error says what was to be mounted where."""
+    try:
+        yield
+    except OSError as error:
+        source = wanted.source if isinstance(wanted, BindMount) else "tmpfs"
+        reason = os.strerror(error.errno or 0)
+        raise HostRefused(f"mount {source} on {wanted.target}: {reason}") from error
+
+
+def _open_source(bind: BindMount, userns_fd: int | None = None) -> int:
+    """What shall be bound, as a detached mount. Returns an owned fd."""
+    propagation, recursive = _PROPAGATION[bind.propagation]
+    fd = mount.clone(bind.source, recursive=bind.recursive)
+    if propagation != mount.MS_SHARED:  # a bind that shall be shared stays the host's peer
+        mount.set_attributes(fd, propagation=propagation, recursive=recursive)
+    if bind.read_only:
+        mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY, recursive=bind.recursive)
+    if bind.map_ids and userns_fd is not None:
+        map_ids(fd, bind.source, userns_fd, recursive=bind.recursive)
+    return fd
+
+
+def map_ids(fd: int, path: str, userns_fd: int, *, recursive: bool) -> int:
+    """Returns `fd`, a detached mount of `path`; raises HostRefused where the kernel cannot."""
+    try:
+        mount.map_ids(fd, userns_fd, recursive=recursive)
+    except OSError as error:
+        raise HostRefused(
+            f"the file system of {path} cannot map ids, so no container with ids of its own can use it",
+            hint="start it with --userns=host, or keep the files on ext4, xfs, btrfs or tmpfs",
+        ) from error
+    return fd
 
 
 def hide(root_fd: int, paths: Sequence[str]) -> None:
@@ -208,7 +256,7 @@ def _mount_on_new(parent: int, name: str, fd: int) -> None:
     _attach(fd, os.open(name, tree.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent))
 
 
-def _shared_memory(config: RuntimeConfig) -> int:
+def shared_memory(config: RuntimeConfig) -> int:
     """/dev/shm goes with the IPC namespace: own, the host's, or that of another container."""
     if config.ipc_namespace == "new":
         options = ("mode=1777", f"size={config.shm_size}")
@@ -233,16 +281,9 @@ def _clone_of(pid: str, path: str) -> int:
         os.close(other)
 
 
-def _bind(root_fd: int, bind: BindMount, proc_fd: int) -> None:
-    propagation, recursive = _PROPAGATION[bind.propagation]
-    fd = mount.clone(bind.source, recursive=bind.recursive)
+def _bind(root_fd: int, bind: BindMount, fd: int, proc_fd: int) -> None:
     directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-    target = _target(root_fd, bind.target, proc_fd, directory=directory)
-    if propagation != mount.MS_SHARED:  # a bind that shall be shared stays the host's peer
-        mount.set_attributes(fd, propagation=propagation, recursive=recursive)
-    if bind.read_only:
-        mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY, recursive=bind.recursive)
-    _attach(fd, target)
+    _attach(fd, _target(root_fd, bind.target, proc_fd, directory=directory))
 
 
 def _tmpfs(root_fd: int, tmpfs: TmpfsMount, proc_fd: int) -> None:

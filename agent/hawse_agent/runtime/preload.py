@@ -15,6 +15,7 @@ from hawse_agent.spec.container import (
     RestartPolicy,
     Ulimit,
 )
+from hawse_agent.spec.records import IdRange
 from hawse_agent.spec.runtime import BindMount, ProcessConfig, RuntimeConfig, TmpfsMount
 
 
@@ -38,4 +39,5 @@ _EVERYTHING = RuntimeConfig(
     restart=RestartPolicy(mode="always"),
     health=HealthCheck(test=("CMD", "x")),
     log=LogConfig(max_files=1),
+    ids=IdRange(first=1, count=1),
 )

@@ -80,7 +80,6 @@ def start_session(child: Child) -> None:
     privilege.set_dumpable(False)
     program = os.stat("/proc/self/exe")
     child.own_program = program.st_dev, program.st_ino
-    child.warnings += identity.set_oom_score(child.process.oom_score_adj)
     signal.set_wakeup_fd(-1)
     for (
         number
@@ -101,10 +100,6 @@ def new_keyring(child: Child) -> None:
 def find_user(child: Child) -> None:
     child.user = identity.resolve_user(child.process.user, child.process.group_add)
     child.env = identity.with_home(child.process.env, child.user.home)
-
-
-def set_limits(child: Child) -> None:
-    child.warnings += identity.set_rlimits(child.process.rlimits)
 
 
 def connect(child: Child) -> None:

@@ -20,12 +20,10 @@ def mount_overlay(config: RuntimeConfig) -> int:
     The options of mount(2) are one page, so layers are given as the numbers of opened directories,
     relative to /proc/self/fd: short enough for 500 layers, and no character of a path needs quoting.
     """
+    make_directories(config)
     home = os.path.dirname(config.upper)
     point = f"{home}/root"
-    layers = config.layers or (_empty_layer(home),)
-    for directory in (point, config.work):
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-    _make_upper(config.upper, layers[0])
+    layers = _layers(config)
     opened: list[int] = []
     back = os.open(".", _PATH)
     try:
@@ -45,6 +43,16 @@ def mount_overlay(config: RuntimeConfig) -> int:
     return root_fd
 
 
+def make_directories(config: RuntimeConfig) -> None:
+    """What `mount_overlay` needs, unless it is there."""
+    layers = _layers(config)
+    for directory in (f"{os.path.dirname(config.upper)}/root", config.work):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    if not config.layers:
+        os.makedirs(layers[0], exist_ok=True)
+    _make_upper(config.upper, layers[0])
+
+
 def _make_upper(path: str, topmost: str) -> None:
     """The upper directory is what the container sees as `/`: owner and mode come from the image's."""
     try:
@@ -56,11 +64,9 @@ def _make_upper(path: str, topmost: str) -> None:
     os.chmod(path, status.st_mode & 0o7777)
 
 
-def _empty_layer(home: str) -> str:
+def _layers(config: RuntimeConfig) -> tuple[str, ...]:
     """An image without layers (scratch) still needs a lower directory."""
-    path = f"{home}/empty"
-    os.makedirs(path, exist_ok=True)
-    return path
+    return config.layers or (f"{os.path.dirname(config.upper)}/empty",)
 
 
 def pivot(root_fd: int) -> None:

@@ -95,6 +95,8 @@ class PortMap:
 
     container_port: int
     host_port: int = 0
+    host_port_last: int = 0
+    """Above `host_port`: the first free one of that range is taken."""
     host_ip: str = ""
     protocol: Protocol = "tcp"
 
@@ -107,6 +109,8 @@ class EndpointSpec:
     aliases: tuple[str, ...] = ()
     ipv4: str = ""
     mac: str = ""
+    links: tuple[str, ...] = ()
+    """`name:alias`: what this container calls others there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +177,8 @@ class ContainerSpec:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """`name:alias`: containers that it knows on the default network, which has no names."""
     extra_hosts: tuple[str, ...] = ()
     """`name:ip`."""
     cap_add: tuple[str, ...] = ()
@@ -181,8 +187,9 @@ class ContainerSpec:
     no_new_privileges: bool = False
     seccomp: str = "default"
     """default | unconfined | the JSON text of a profile."""
-    unconfined_paths: bool = False
-    """Nothing of /proc and /sys is masked or read-only."""
+    masked_paths: tuple[str, ...] | None = None
+    """None: the engine's."""
+    readonly_paths: tuple[str, ...] | None = None
     read_only: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ulimits: tuple[Ulimit, ...] = ()
@@ -194,7 +201,8 @@ class ContainerSpec:
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""
-    userns_mode: str = ""
+    userns_mode: Literal["", "host", "auto"] = ""
+    """auto: users and groups of its own; "": as the host's agent.toml says."""
     log: LogConfig = LogConfig()
     auto_remove: bool = False
     depends_on: Mapping[str, DependsCondition] = field(default_factory=dict)

@@ -15,6 +15,14 @@ ContainerStatus = Literal["created", "running", "paused", "restarting", "exited"
 
 
 @dataclass(frozen=True, kw_only=True)
+class IdRange:
+    """Users and groups of the host, `count` of them from `first` on, that a container calls 0, 1, …"""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkRecord:
     """A network as made: addresses are decided, the bridge has its name."""
 
@@ -52,6 +60,8 @@ class EndpointRecord:
     """eth0, eth1…"""
     names: tuple[str, ...] = ()
     """What DNS answers for it: container name, aliases, short id."""
+    links: tuple[str, ...] = ()
+    """`name:alias`: names that DNS knows for this container alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +89,5 @@ class ContainerRecord:
     desired: Literal["running", "stopped"] = "stopped"
     """What the person asked for last; `unless-stopped` and reboot look at it."""
     removing: bool = False
+    ids: IdRange | None = None
+    """None: the container is in the host's user namespace."""

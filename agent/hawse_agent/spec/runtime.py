@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hawse_agent.spec.container import Device, HealthCheck, LogConfig, Resources, RestartPolicy, Ulimit
+from hawse_agent.spec.records import IdRange
 from hawse_agent.spec.volume import Propagation
 
 
@@ -23,6 +24,8 @@ class BindMount:
     target: str
     read_only: bool = False
     recursive: bool = True
+    map_ids: bool = False
+    """With `ids`: the files' owners are who the container calls so. Else they are the host's."""
     propagation: Propagation = "rprivate"
 
 
@@ -94,6 +97,10 @@ class RuntimeConfig:
     """new | host | pid:N."""
     ipc_namespace: str = "new"
     uts_namespace: str = "new"
+    ids: IdRange | None = None
+    """None: it lives in the host's user namespace."""
+    user_namespace: str = "new"
+    """With `ids`: new | pid:N, whose ids they are."""
     stop_signal: int = 15
     stop_timeout: int = 10
     restart: RestartPolicy = RestartPolicy()

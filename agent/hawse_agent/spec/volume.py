@@ -31,9 +31,13 @@ class Mount:
     source: str = ""
     read_only: bool = False
     no_copy: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Of the volume, when the mount makes it."""
     subpath: str = ""
     create_source: bool = False
     propagation: Propagation = "rprivate"
+    map_ids: bool = False
+    """Of a bind, for a container with ids of its own: owners of the files are meant as it counts."""
     tmpfs_size: int = 0
     tmpfs_mode: int = 0o1777
     tmpfs_options: tuple[str, ...] = ()

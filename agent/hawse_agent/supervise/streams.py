@@ -304,11 +304,9 @@ class ProcessStreams:
         self._finish()
 
     def resize(self, height: int, width: int) -> None:
-        """Without a terminal there is nothing to do, as with Docker. Raises Conflict when it has ended."""
-        if not self._tty:
-            return
-        if self._stdin is None:
-            raise Conflict("the process has ended")
+        """Raises Conflict when there is no terminal."""
+        if not self._tty or self._stdin is None:
+            raise Conflict("the process has no terminal")
         terminal.resize(self._stdin, height, width)
 
     @property

@@ -220,6 +220,7 @@ class Lowering:
             pid_mode=pid_mode,
             ipc_mode=ipc_mode,
             uts_mode=service.uts,
+            userns_mode=service.userns_mode,
             log=LogConfig(
                 driver=service.logging.driver,
                 max_size=service.logging.options.max_size,
@@ -464,6 +465,7 @@ class Lowering:
                 subpath=mount.volume.subpath,
                 create_source=mount.type == "bind" and mount.bind.create_host_path,
                 propagation=mount.bind.propagation,
+                map_ids=mount.bind.idmap,
                 tmpfs_size=mount.tmpfs.size,
                 tmpfs_mode=mount.tmpfs.mode,
             )

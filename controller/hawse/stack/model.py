@@ -153,6 +153,8 @@ class BindOptions(Strict):
     not_supported = frozenset({"selinux", "recursive"})
     propagation: Propagation = "rprivate"
     create_host_path: Bool = False
+    idmap: Bool = False
+    """Not of the specification: `-v` of podman has it, too."""
 
 
 class VolumeOptions(Strict):
@@ -389,7 +391,6 @@ class Service(Strict):
             "runtime",
             "storage_opt",
             "use_api_socket",
-            "userns_mode",
         }
     )
     image: Text
@@ -521,6 +522,7 @@ class Service(Strict):
     pid: Annotated[str, _shared_namespace("host")] = ""
     ipc: Annotated[str, _shared_namespace("host", "private", "shareable", "none")] = ""
     uts: Literal["host", ""] = ""
+    userns_mode: Literal["auto", "host", ""] = ""
     hawse: ServicePlacement = Field(default=ServicePlacement(), alias="x-hawse")
 
 

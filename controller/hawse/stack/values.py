@@ -325,9 +325,11 @@ def short_mount(value: str) -> dict[str, Any]:
             mount["volume"] = {"nocopy": True}
         elif option in ("private", "rprivate", "shared", "rshared", "slave", "rslave") and is_path:
             mount["bind"]["propagation"] = option
+        elif option == "idmap" and is_path:
+            mount["bind"]["idmap"] = True
         elif option != "rw":
             raise ValueError(
-                f"mount option {option!r} is not supported (expected ro, rw, nocopy, propagation)"
+                f"mount option {option!r} is not supported (expected ro, rw, nocopy, idmap, propagation)"
             )
     return mount
 

@@ -6,7 +6,16 @@ views.py      what there is → Docker's JSON
 
 from __future__ import annotations
 
-from hawse_agent.api.docker import containers, execs, images, networks, streams, system, volumes
+from hawse_agent.api.docker import (
+    archive,
+    containers,
+    execs,
+    images,
+    networks,
+    streams,
+    system,
+    volumes,
+)
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 
@@ -14,6 +23,7 @@ from hawse_agent.engine.engine import Engine
 def routes(router: Router, engine: Engine) -> None:
     system.routes(router, engine)
     containers.routes(router, engine)
+    archive.routes(router, engine)
     streams.routes(router, engine)
     execs.routes(router, engine)
     images.routes(router, engine)

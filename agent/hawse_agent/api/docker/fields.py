@@ -58,6 +58,10 @@ class Fields:
             raise self._wrong(key, "a list of texts")
         return tuple(value)
 
+    def texts_or_none(self, key: str) -> tuple[str, ...] | None:
+        """None when it is absent, which is another thing than an empty list."""
+        return None if self._data.get(key) is None else self.texts(key)
+
     def command(self, key: str) -> tuple[str, ...] | None:
         """A list, or one text; None when it is absent."""
         value = self._take(key)

@@ -1,13 +1,15 @@
-"""Docker's create request → ContainerSpec. Pure; refuses by name what we do not do."""
+"""Docker's create request → ContainerSpec. Refuses by name what is not done; asks how many CPUs there are."""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 from hawse_agent.api.docker.fields import Fields
-from hawse_agent.engine.resolve import guarded_paths
+from hawse_agent.engine.resolve import masked_paths, readonly_paths
 from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.spec.container import (
     ContainerSpec,
@@ -49,7 +51,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
     host = config.inner("HostConfig")
     host.ignore({"ContainerIDFile": "the client writes it", "Isolation": ""})
     networking = config.inner("NetworkingConfig")
-    mode, networks = _networks(host, networking, config.text("MacAddress"))
+    links = tuple(_link(text) for text in host.texts("Links"))
+    mode, networks = _networks(host, networking, config.text("MacAddress"), links)
     environment, unset = variables(config.texts("Env"))
     console = _console(host.objects("ConsoleSize"))
     security = _security(host.texts("SecurityOpt"))
@@ -90,13 +93,15 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         dns=host.texts("Dns"),
         dns_search=host.texts("DnsSearch"),
         dns_options=host.texts("DnsOptions"),
+        links=() if _is_own(mode) else links,
         extra_hosts=host.texts("ExtraHosts"),
         cap_add=host.texts("CapAdd"),
         cap_drop=host.texts("CapDrop"),
         privileged=host.flag("Privileged"),
         no_new_privileges=security[0],
         seccomp=security[1],
-        unconfined_paths=_unconfined_paths(host),
+        masked_paths=_inner_paths(host, "MaskedPaths", masked_paths(_PLAIN)),
+        readonly_paths=_inner_paths(host, "ReadonlyPaths", readonly_paths(_PLAIN)),
         read_only=host.flag("ReadonlyRootfs"),
         sysctls=host.labels("Sysctls"),
         ulimits=_ulimits(host.objects("Ulimits")),
@@ -107,7 +112,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         pid_mode=host.text("PidMode"),
         ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
         uts_mode=host.text("UTSMode"),
-        userns_mode=host.text("UsernsMode"),
+        userns_mode=_userns(host.text("UsernsMode")),
         log=_log(host.inner("LogConfig")),
         auto_remove=host.flag("AutoRemove"),
     )
@@ -151,6 +156,11 @@ def _cpus(given: Fields, now: float | None) -> float | None:
     if nano and (quota or period):
         raise InputError("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if nano:
+        available = len(os.sched_getaffinity(0))
+        if not _NANO // 100 <= nano <= available * _NANO:
+            raise InputError(
+                f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
+            )
         return nano / _NANO
     if quota > 0:
         return quota / (period or _CPU_PERIOD)
@@ -174,6 +184,8 @@ def _check_memory(limits: Resources) -> None:
 def restart_policy(policy: Fields) -> RestartPolicy:
     name, retries = policy.text("Name") or "no", policy.number("MaximumRetryCount")
     policy.rest()
+    if retries < 0:
+        raise InputError("invalid restart policy: maximum retry count cannot be negative")
     if retries and name != "on-failure":
         raise InputError("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     for mode in ("no", "always", "unless-stopped", "on-failure"):
@@ -212,11 +224,30 @@ def _console(given: list[Any]) -> tuple[int, int]:
     return 0, 0
 
 
-def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[EndpointSpec, ...]]:
+def _is_own(mode: str) -> bool:
+    """A network that a person has made."""
+    return mode not in ("default", "bridge", "host", "none") and not mode.startswith("container:")
+
+
+def _link(text: str) -> str:
+    """`name`, `name:alias`, and as inspect shows it: `/name:/own/alias`."""
+    name, _, alias = text.partition(":")
+    name = name.removeprefix("/")
+    alias = alias.rpartition("/")[2] or name
+    if not name:
+        raise InputError(f"bad format for links: {text}")
+    return f"{name}:{alias}"
+
+
+def _networks(
+    host: Fields, networking: Fields, mac: str, links: tuple[str, ...]
+) -> tuple[str, tuple[EndpointSpec, ...]]:
     mode = host.text("NetworkMode") or "default"
     given = networking.mapping("EndpointsConfig")
     networking.rest()
     if mode in ("host", "none") or mode.startswith("container:"):
+        if links:
+            raise InputError(f"conflicting options: network mode {mode} can't be used with links")
         if mac or any(
             name != mode or _endpoint(name, settings, "") != EndpointSpec(network=name)
             for name, settings in given.items()
@@ -227,6 +258,8 @@ def _networks(host: Fields, networking: Fields, mac: str) -> tuple[str, tuple[En
     by_name = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
     names = [first, *(name for name in by_name if name != first)]
     endpoints = tuple(_endpoint(name, by_name.get(name), mac if name == first else "") for name in names)
+    if links and _is_own(mode) and not endpoints[0].links:
+        endpoints = (replace(endpoints[0], links=links), *endpoints[1:])
     plain = EndpointSpec(network=first)
     return mode, () if endpoints == (plain,) else endpoints
 
@@ -254,10 +287,13 @@ def _endpoint(network: str, settings: Any, mac: str) -> EndpointSpec:
     ipam.rest()
     own_mac = fields.text("MacAddress")
     aliases = fields.texts("Aliases")
+    links = tuple(_link(text) for text in fields.texts("Links"))
     fields.rest()
+    if links and network == "bridge":
+        raise InputError("links of an endpoint are only supported for user-defined networks")
     if aliases and network == "bridge":
         raise InputError("network-scoped aliases are only supported for user-defined networks")
-    return EndpointSpec(network=network, aliases=aliases, ipv4=address, mac=own_mac or mac)
+    return EndpointSpec(network=network, aliases=aliases, ipv4=address, mac=own_mac or mac, links=links)
 
 
 def _security(options: tuple[str, ...]) -> tuple[bool, str]:
@@ -271,21 +307,22 @@ def _security(options: tuple[str, ...]) -> tuple[bool, str]:
             no_new = value != "false"
         elif key == "seccomp":
             seccomp = "default" if value == "builtin" else value
+        elif (key, value) in (("apparmor", "unconfined"), ("label", "disable")):
+            continue  # neither AppArmor nor SELinux confines our containers
         else:
             raise NotSupported(f"security option {key!r} is not supported by hawse-agent")
     return no_new, seccomp
 
 
-def _unconfined_paths(host: Fields) -> bool:
-    """Both lists empty are `systempaths=unconfined`; else they can only be what inspect shows."""
-    asked = {}
-    for key, usual in zip(("MaskedPaths", "ReadonlyPaths"), guarded_paths(_PLAIN), strict=True):
-        asked[key] = host.texts(key) if host.given(key) else usual
-        if asked[key] and set(asked[key]) != set(usual):
-            raise NotSupported(f"HostConfig.{key} can only be the usual ones, or none")
-    if len({bool(paths) for paths in asked.values()}) == 2:
-        raise NotSupported("MaskedPaths without ReadonlyPaths, or the other way, are not supported")
-    return not asked["MaskedPaths"]
+def _inner_paths(host: Fields, key: str, usual: tuple[str, ...]) -> tuple[str, ...] | None:
+    """None for the usual ones, which inspect names: a container that is made after another's is the same."""
+    paths = host.texts_or_none(key)
+    if paths == usual:
+        return None
+    for path in paths or ():
+        if not path.startswith("/"):
+            raise InputError(f"HostConfig.{key}: {path!r} is not an absolute path")
+    return paths
 
 
 def _health(given: dict[str, Any]) -> HealthCheck | None:
@@ -330,7 +367,7 @@ def _bind(text: str) -> Mount:
         raise InputError(f"invalid volume specification: {text!r}")
     source, target = parts[0], _absolute(parts[1], text)
     options = parts[2].split(",") if len(parts) == 3 else []
-    read_only, no_copy = False, False
+    read_only, no_copy, map_ids = False, False, False
     propagation: Propagation | None = None
     for option in options:
         if option in ("ro", "rw"):
@@ -339,6 +376,8 @@ def _bind(text: str) -> Mount:
             no_copy = True
         elif source.startswith("/") and option in _PROPAGATIONS:
             propagation = _propagation(option)
+        elif source.startswith("/") and option == "idmap":
+            map_ids = True
         elif option not in ("z", "Z"):  # SELinux labels, which other kernels do not have
             raise InputError(f"invalid mode: {option} in {text!r}")
     if source.startswith("/"):
@@ -349,6 +388,7 @@ def _bind(text: str) -> Mount:
             read_only=read_only,
             create_source=True,
             propagation=propagation or "rprivate",
+            map_ids=map_ids,
         )
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", source):
         raise InputError(
@@ -375,12 +415,11 @@ def _mount(fields: Fields) -> Mount:
         create_source=bind.flag("CreateMountpoint"),
         propagation=_propagation(bind.text("Propagation") or "rprivate"),
         no_copy=volume.flag("NoCopy"),
+        labels=volume.labels("Labels"),
         subpath=volume.text("Subpath"),
         tmpfs_size=tmpfs.number("SizeBytes"),
         tmpfs_mode=tmpfs.number("Mode") or 0o1777,
     )
-    if volume.labels("Labels"):
-        raise NotSupported("labels of a volume that a mount makes are not supported: create the volume first")
     driver = volume.inner("DriverConfig")
     if driver.text("Name") not in ("", "local"):
         raise NotSupported("volume drivers other than local are not supported")
@@ -485,19 +524,28 @@ def _ports(given: dict[str, Any]) -> tuple[PortMap, ...]:
             fields = Fields(binding, f"PortBindings.{port}")
             host_ip, host_port = fields.text("HostIp"), fields.text("HostPort")
             fields.rest()
-            if re.fullmatch(r"\d+-\d+", host_port):
-                raise NotSupported(f"a range of host ports ({host_port}) is not supported")
-            if host_port and not (host_port.isdecimal() and int(host_port) < 65536):
-                raise InputError(f"invalid port specification: {host_port!r} for {port}")
+            first, last = _host_ports(host_port, port)
             found.append(
                 PortMap(
                     container_port=number,
                     protocol=protocol,
                     host_ip="" if host_ip == "0.0.0.0" else host_ip,
-                    host_port=int(host_port or 0),
+                    host_port=first,
+                    host_port_last=last,
                 )
             )
     return tuple(found)
+
+
+def _host_ports(text: str, port: str) -> tuple[int, int]:
+    """`8080`, or `8000-8010` of which one is taken; the second is 0 for one alone."""
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text or "0", re.ASCII)
+    if match is None:
+        raise InputError(f"invalid port specification: {text!r} for {port}")
+    first, last = int(match[1]), int(match[2] or 0)
+    if first > 65535 or last > 65535 or (match[2] and not 0 < first <= last):
+        raise InputError(f"invalid port specification: {text!r} for {port}")
+    return first, last if last > first else 0
 
 
 def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:
@@ -585,6 +633,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _userns(mode: str) -> Literal["", "host", "auto"]:
+    match mode:
+        case "" | "host" | "auto":
+            return mode
+    raise NotSupported(f"HostConfig.UsernsMode {mode!r} is not supported: host and auto are")
+
+
 def _own(mode: str, *same: str) -> str:
     return "" if mode in same else mode
 
@@ -592,8 +647,6 @@ def _own(mode: str, *same: str) -> str:
 def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
     if not spec.image:
         raise InputError("no image specified")
-    if spec.userns_mode not in ("", "host"):
-        raise NotSupported("HostConfig.UsernsMode is not supported by hawse-agent")
     if host.text("Runtime") not in ("", "hawse"):
         raise NotSupported("HostConfig.Runtime is not supported by hawse-agent, which is a runtime itself")
     if host.text("CgroupnsMode") not in ("", "private"):

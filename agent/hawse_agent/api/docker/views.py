@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hawse_agent.engine.resolve import guarded_paths
+from hawse_agent.engine.resolve import masked_paths, readonly_paths
 from hawse_agent.engine.views import ContainerState, ContainerView, Event, ExecView, HealthView
 from hawse_agent.images.image import ImageConfig
 from hawse_agent.images.store import Image
@@ -94,22 +94,13 @@ def inspect(
         "AppArmorProfile": "",
         "ExecIDs": list(executions) or None,
         "HostConfig": host_config(spec),
-        "GraphDriver": {
-            "Name": "overlay2",
-            "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")},
-        },
+        **_id_mappings(record),
+        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(directory / "upper")}},
         "Mounts": mounts(record, paths),
         "Config": config(view, image),
         "NetworkSettings": {
-            "Bridge": "",
-            "HairpinMode": False,
-            "LinkLocalIPv6Address": "",
-            "LinkLocalIPv6PrefixLen": 0,
-            "SecondaryIPAddresses": None,
-            "SecondaryIPv6Addresses": None,
             "Ports": port_bindings(view, image),
             "SandboxID": view.id,
-            "SandboxKey": f"/proc/{state.pid}/ns/net" if state.pid else "",
             "Networks": _networks(view, networks),
             **_first_endpoint(view, networks),
         },
@@ -277,12 +268,23 @@ def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:
     return {**(image.config.labels if image is not None else {}), **spec.labels}
 
 
+def _id_mappings(record: ContainerRecord) -> dict[str, Any]:
+    """Docker has no word for it; not in HostConfig, which clients send back to make another one."""
+    if record.ids is None:
+        return {}
+    shown = [f"0:{record.ids.first}:{record.ids.count}"]
+    return {"IDMappings": {"UidMap": shown, "GidMap": shown}}
+
+
 def host_config(spec: ContainerSpec) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in spec.ports:
-        entry = {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""}
+        last = f"-{port.host_port_last}" if port.host_port_last else ""
+        entry = {
+            "HostIp": port.host_ip,
+            "HostPort": f"{port.host_port}{last}" if port.host_port else "",
+        }
         bindings.setdefault(f"{port.container_port}/{port.protocol}", []).append(entry)
-    masked, read_only = guarded_paths(spec)
     security = ["no-new-privileges"] if spec.no_new_privileges else []
     if spec.seccomp != "default":
         security.append(f"seccomp={spec.seccomp}")
@@ -306,6 +308,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "DnsOptions": list(spec.dns_options),
         "DnsSearch": list(spec.dns_search),
         "ExtraHosts": list(spec.extra_hosts) or None,
+        "Links": [_link_text(spec.name, link) for link in spec.links] or None,
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
         "OomScoreAdj": spec.oom_score_adj,
@@ -325,34 +328,17 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
             {"PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access}
             for d in spec.devices
         ],
-        "MaskedPaths": None if spec.privileged else list(masked),
-        "ReadonlyPaths": None if spec.privileged else list(read_only),
+        "MaskedPaths": list(masked_paths(spec)) or (None if spec.masked_paths is None else []),
+        "ReadonlyPaths": list(readonly_paths(spec)) or (None if spec.readonly_paths is None else []),
+        "ConsoleSize": [spec.console_height, spec.console_width],
         "Runtime": "hawse",
-        **_NEVER_SET,
         **resources(spec.resources),
     }
 
 
-_NEVER_SET: dict[str, Any] = {
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": None,
-    "Cgroup": "",
-    "CgroupParent": "",
-    "ConsoleSize": [0, 0],
-    "CpuCount": 0,
-    "CpuPercent": 0,
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "IOMaximumBandwidth": 0,
-    "IOMaximumIOps": 0,
-    "Isolation": "",
-    "MemorySwappiness": None,
-    "OomKillDisable": False,
-    "VolumeDriver": "",
-}
-"""What clients look at and no container here has: asked for, it is refused."""
+def _link_text(name: str, link: str) -> str:
+    other, _, alias = link.partition(":")
+    return f"/{other}:/{name}/{alias}"
 
 
 def _log_options(log: LogConfig) -> dict[str, str]:
@@ -401,6 +387,8 @@ def bind_text(mount: Mount) -> str:
         options.append(mount.propagation)
     if mount.no_copy:
         options.append("nocopy")
+    if mount.map_ids:
+        options.append("idmap")
     return ":".join([mount.source, mount.target, *([",".join(options)] if options else [])])
 
 
@@ -413,7 +401,7 @@ def mount_json(mount: Mount) -> dict[str, Any]:
         shown["ReadOnly"] = True
     if mount.kind == "bind" and mount.propagation != "rprivate":
         shown["BindOptions"] = {"Propagation": mount.propagation}
-    options = {"NoCopy": mount.no_copy, "Subpath": mount.subpath}
+    options = {"NoCopy": mount.no_copy, "Subpath": mount.subpath, "Labels": dict(mount.labels)}
     if mount.kind == "volume" and any(options.values()):
         shown["VolumeOptions"] = {key: value for key, value in options.items() if value}
     return shown
@@ -542,7 +530,7 @@ def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str,
     address, _, prefix = endpoint.ipv4.partition("/")
     return {
         "IPAMConfig": None,
-        "Links": None,
+        "Links": list(endpoint.links) or None,
         "Aliases": None if network.default else list(endpoint.names),
         "MacAddress": endpoint.mac,
         "NetworkID": network.id,
@@ -583,15 +571,10 @@ def _first_endpoint(view: ContainerView, networks: Mapping[str, NetworkRecord]) 
         network = networks.get(endpoint.network)
         if network is not None and network.default:
             shown = endpoint_json(endpoint, network)
-            return {key: shown[key] for key in _OF_FIRST}
-    shown = _no_endpoint(None)
-    return {key: shown[key] for key in _OF_FIRST}
-
-
-_OF_FIRST = (
-    *("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID"),
-    *("IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"),
-)
+            return {
+                key: shown[key] for key in ("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID")
+            }
+    return {"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": "", "EndpointID": ""}
 
 
 def execution(view: ExecView) -> dict[str, Any]:
@@ -603,15 +586,14 @@ def execution(view: ExecView) -> dict[str, Any]:
             "tty": view.tty,
             "entrypoint": view.argv[0],
             "arguments": list(view.argv[1:]),
-            "privileged": view.privileged,
-            **({"user": view.user} if view.user else {}),
+            "privileged": False,
         },
         "OpenStdin": view.stdin,
-        "OpenStderr": view.stderr,
-        "OpenStdout": view.stdout,
-        "CanRemove": False,
+        "OpenStderr": True,
+        "OpenStdout": True,
+        "CanRemove": not view.running,
         "ContainerID": view.container,
-        "DetachKeys": view.detach_keys,
+        "DetachKeys": "",
         "Pid": view.pid,
     }
 
@@ -739,21 +721,8 @@ def network(record: NetworkRecord, members: Sequence[tuple[EndpointRecord, str]]
             }
             for endpoint, name in members
         },
-        "Options": {**(_default_options(record) if record.default else {}), **record.options},
+        "Options": dict(record.options),
         "Labels": dict(record.labels),
-    }
-
-
-def _default_options(record: NetworkRecord) -> dict[str, str]:
-    """Where clients look for the name of the default bridge."""
-    prefix = "com.docker.network"
-    return {
-        f"{prefix}.bridge.default_bridge": "true",
-        f"{prefix}.bridge.enable_icc": "true" if record.icc else "false",
-        f"{prefix}.bridge.enable_ip_masquerade": "true",
-        f"{prefix}.bridge.host_binding_ipv4": "0.0.0.0",
-        f"{prefix}.bridge.name": record.bridge,
-        f"{prefix}.driver.mtu": str(record.mtu),
     }
 
 

@@ -167,6 +167,10 @@ def test_wrong_limits(asked: dict[str, Any], text: str) -> None:
                 propagation="rshared",
             ),
         ),
+        (
+            "/a:/b:idmap",
+            Mount(kind="bind", source="/a", target="/b", create_source=True, map_ids=True),
+        ),
         ("data:/b:nocopy", Mount(kind="volume", source="data", target="/b", no_copy=True)),
         ("/b", Mount(kind="volume", target="/b")),
     ],
@@ -175,7 +179,7 @@ def test_binds(text: str, mount: Mount) -> None:
     assert lowered(host={"Binds": [text]}).mounts == (mount,)
 
 
-@pytest.mark.parametrize("text", ["a/b:/c", "/a:c", "/a:/", "/a:/b:/c:ro", "/a:/b:fast", "data:/b:rshared"])
+@pytest.mark.parametrize("text", ["a/b:/c", "/a:c", "/a:/", "/a:/b:/c:ro", "/a:/b:fast", "data:/b:idmap"])
 def test_wrong_binds(text: str) -> None:
     with pytest.raises(InputError):
         lowered(host={"Binds": [text]})
@@ -284,7 +288,8 @@ def test_ports() -> None:
 @pytest.mark.parametrize(
     ("port", "host_port", "text"),
     [
-        ("80/tcp", "8000-8010", "range of host ports"),
+        ("80/tcp", "8010-8000", "invalid port"),
+        ("80/tcp", "0-5", "invalid port"),
         ("80/tcp", "70000", "invalid port"),
         ("80/tcp", "x", "invalid port"),
         ("0/tcp", "", "invalid port"),
@@ -336,7 +341,7 @@ def test_a_mac_address_is_the_first_networks() -> None:
     ("mode", "endpoints", "text"),
     [
         ("default", {"default": {"Aliases": ["a"]}}, "only supported for user-defined networks"),
-        ("shop", {"shop": {"Links": ["a:b"]}}, "Links is not supported"),
+        ("bridge", {"bridge": {"Links": ["a:b"]}}, "only supported for user-defined networks"),
         ("shop", {"shop": {"GwPriority": 1}}, "GwPriority is not supported"),
         ("shop", {"shop": {"IPAMConfig": {"IPv6Address": "fd::1"}}}, "IPv6Address is not supported"),
         ("host", {"host": {"Aliases": ["a"]}}, "host"),
@@ -425,15 +430,12 @@ def test_security_options(options: list[str], expected: tuple[bool, str]) -> Non
         ({"CgroupParent": "/x"}, "HostConfig.CgroupParent is not supported"),
         ({"DeviceRequests": [{"Driver": ""}]}, "HostConfig.DeviceRequests is not supported"),
         ({"MemorySwappiness": 10}, "HostConfig.MemorySwappiness is not supported"),
-        ({"Links": ["a:b"]}, "HostConfig.Links is not supported"),
         ({"Runtime": "runsc"}, "HostConfig.Runtime is not supported"),
-        ({"UsernsMode": "keep-id"}, "UsernsMode is not supported"),
+        ({"UsernsMode": "keep-id"}, "UsernsMode 'keep-id' is not supported: host and auto are"),
         ({"CgroupnsMode": "host"}, "CgroupnsMode host is not supported"),
         ({"SecurityOpt": ["apparmor=x"]}, "apparmor"),
         ({"LogConfig": {"Type": "syslog"}}, "log driver 'syslog' is not supported"),
         ({"LogConfig": {"Config": {"compress": "true"}}}, "log option 'compress'"),
-        ({"MaskedPaths": ["/proc/kcore"]}, "MaskedPaths can only be the usual ones"),
-        ({"ReadonlyPaths": []}, "MaskedPaths without ReadonlyPaths"),
         ({"VolumeDriver": "nfs"}, "volume drivers other than local"),
         ({"NoSuchField": {"a": 1}}, "HostConfig.NoSuchField is not supported"),
     ],
@@ -454,6 +456,10 @@ def test_refused_by_name(host: dict[str, Any], text: str) -> None:
         ({"Healthcheck": {"Test": ["SOMETIMES"]}}, "Unknown healthcheck type"),
         ({"Healthcheck": {"Retries": -2}}, "Retries in Healthcheck cannot be negative"),
         ({"Healthcheck": {"StartPeriod": 1000}}, "StartPeriod in Healthcheck cannot be less than 1ms"),
+        ({"HostConfig": {"Links": ["a:b"], "NetworkMode": "host"}}, "can't be used with links"),
+        ({"HostConfig": {"Links": [":b"]}}, "bad format for links: :b"),
+        ({"HostConfig": {"NanoCpus": 10**15}}, "range of CPUs is from 0.01 to"),
+        ({"HostConfig": {"MaskedPaths": ["proc"]}}, "'proc' is not an absolute path"),
         ({"HostConfig": {"AutoRemove": True, "RestartPolicy": {"Name": "always"}}}, "--restart and --rm"),
         ({"HostConfig": {"RestartPolicy": {"Name": "often"}}}, "unknown policy 'often'"),
         (

@@ -133,7 +133,7 @@ def service(stack: Any) -> Any:
         ),
         ("expose: [80, 90/udp, '100-101']", "expose", ("80/tcp", "90/udp", "100/tcp", "101/tcp")),
         (
-            "volumes: [/data, '/srv/a:/a', '/srv/b:/b:ro,rslave']",
+            "volumes: [/data, '/srv/a:/a', '/srv/b:/b:ro,rslave,idmap']",
             "mounts",
             (
                 Mount(kind="volume", target="/data"),
@@ -145,6 +145,7 @@ def service(stack: Any) -> Any:
                     read_only=True,
                     create_source=True,
                     propagation="rslave",
+                    map_ids=True,
                 ),
             ),
         ),
@@ -206,6 +207,9 @@ def service(stack: Any) -> Any:
         ("pid: host", "pid_mode", "host"),
         ("ipc: shareable", "ipc_mode", "shareable"),
         ("uts: host", "uts_mode", "host"),
+        ("userns_mode: auto", "userns_mode", "auto"),
+        ("init: false", "init", False),
+        ("tty: false", "init", None),
         (
             "logging: {driver: json-file, options: {max-size: 1m, max-file: '5'}}",
             "log",

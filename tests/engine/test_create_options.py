@@ -1,0 +1,220 @@
+"""What options of a create request do in the container, and how they are refused; by Docker's CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support import busybox, imagefiles, isolation
+from tests.support.agent import BUSYBOX, AgentUnderTest
+
+pytestmark = [
+    pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
+    pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
+    pytest.mark.skipif(not os.path.exists("/usr/local/bin/docker"), reason="needs the docker CLI"),
+]
+
+PATIENCE = 60.0
+
+
+def out(agent: AgentUnderTest, *words: str) -> str:
+    return agent.docker(*words).stdout.strip()
+
+
+def run(agent: AgentUnderTest, *options: str, script: str) -> str:
+    return out(agent, "run", "--rm", *options, BUSYBOX, "sh", "-c", script)
+
+
+def refused(agent: AgentUnderTest, *options: str, code: int = 125) -> str:
+    return agent.docker("run", "--rm", *options, BUSYBOX, "true", code=code).stderr
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ports_of_a_range(agent: AgentUnderTest) -> None:
+    """Each takes the first that is free, of containers and of the host."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("0.0.0.0", 18001))
+        taken.listen()
+        for name in ("aa", "bb"):
+            out(agent, "run", "-d", "--name", name, "-p", "18000-18002:80", BUSYBOX, "sleep", "1000")
+        assert out(agent, "port", "aa") == "80/tcp -> 0.0.0.0:18000"
+        assert out(agent, "port", "bb") == "80/tcp -> 0.0.0.0:18002"
+        third = agent.docker("run", "-d", "-p", "18000-18002:80", BUSYBOX, "sleep", "1000", code=125)
+        assert "port is already allocated" in third.stderr
+    bindings = json.loads(out(agent, "inspect", "-f", "{{json .HostConfig.PortBindings}}", "bb"))
+    assert bindings == {"80/tcp": [{"HostIp": "", "HostPort": "18000-18002"}]}
+    out(agent, "run", "-d", "--name", "cc", "-p", "80", "-p", "18010-18011:90-91", BUSYBOX, "sleep", "1000")
+    shown = out(agent, "port", "cc").splitlines()
+    assert shown[1:] == ["90/tcp -> 0.0.0.0:18010", "91/tcp -> 0.0.0.0:18011"]
+    assert shown[0].startswith("80/tcp -> 0.0.0.0:")
+
+
+def test_more_cpus_than_there_are(agent: AgentUnderTest) -> None:
+    count = len(os.sched_getaffinity(0))
+    text = f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+    assert text in refused(agent, "--cpus", str(count + 1))
+    run(agent, "--cpus", str(count), script="true")
+
+
+@pytest.fixture
+def image(agent: AgentUnderTest, tmp_path: Path) -> Iterator[str]:
+    """busybox with variables, a health check and an exposed port."""
+    busybox.make_layer(tmp_path / "layer")
+    with tarfile.open(tmp_path / "layer.tar", "w") as tar:
+        tar.add(tmp_path / "layer", ".")
+    layer = (tmp_path / "layer.tar").read_bytes()
+    config = imagefiles.config(
+        [imagefiles.sha256(layer)],
+        Env=["GREETING=hello", "OTHER=o"],
+        Healthcheck={"Test": ["CMD", "true"], "Interval": 100_000_000_000, "Retries": 7},
+        ExposedPorts={"6379/tcp": {}},
+    )
+    agent.client.images.load(imagefiles.docker_archive([(config, [layer], ["special:1"])]))
+    yield "special:1"
+    agent.clear()
+    agent.client.images.remove("special:1")
+
+
+def test_times_of_a_health_check_alone(agent: AgentUnderTest, image: str) -> None:
+    """They complete the image's check; without one there is none."""
+    out(agent, "create", "--name", "one", "--health-interval", "50ms", image, "sleep", "1000")
+    assert json.loads(out(agent, "inspect", "-f", "{{json .Config.Healthcheck}}", "one")) == {
+        "Test": ["CMD", "true"],
+        "Interval": 50_000_000,
+        "Retries": 7,
+    }
+    out(agent, "start", "one")
+    until(lambda: out(agent, "inspect", "-f", "{{.State.Health.Status}}", "one") == "healthy")
+    out(agent, "run", "-d", "--name", "two", "--health-retries", "2", BUSYBOX, "sleep", "1000")
+    assert out(agent, "inspect", "-f", "{{json .State.Health}}", "two") == "null"
+
+
+def test_the_images_variables_can_be_taken_away(agent: AgentUnderTest, image: str) -> None:
+    script = ["sh", "-c", "echo ${GREETING-none} ${OTHER-none}"]
+    assert out(agent, "run", "--rm", image, *script) == "hello o"
+    assert out(agent, "run", "--rm", "-e", "GREETING", image, *script) == "none o"
+    out(agent, "run", "-d", "--name", "one", image, "sleep", "1000")
+    assert out(agent, "exec", "-e", "OTHER", "one", *script) == "hello none"
+
+
+def test_links_on_the_default_network(agent: AgentUnderTest, image: str) -> None:
+    """A line in /etc/hosts, which follows the other's address, and Docker's variables."""
+    out(agent, "run", "-d", "--name", "the-db", "--expose", "53/udp", "-e", "A=b", image, "sleep", "1000")
+    ip = out(agent, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", "the-db")
+    identity = out(agent, "inspect", "-f", "{{.Id}}", "the-db")[:12]
+    out(agent, "run", "-d", "--name", "app", "--link", "the-db:my-db", BUSYBOX, "sleep", "1000")
+    assert f"{ip}\tmy-db {identity} the-db" in out(agent, "exec", "app", "cat", "/etc/hosts").splitlines()
+    assert set(out(agent, "exec", "app", "env").splitlines()) >= {
+        f"MY_DB_PORT=tcp://{ip}:6379",
+        f"MY_DB_PORT_6379_TCP=tcp://{ip}:6379",
+        f"MY_DB_PORT_6379_TCP_ADDR={ip}",
+        "MY_DB_PORT_6379_TCP_PORT=6379",
+        "MY_DB_PORT_6379_TCP_PROTO=tcp",
+        f"MY_DB_PORT_53_UDP=udp://{ip}:53",
+        "MY_DB_NAME=/app/my-db",
+        "MY_DB_ENV_A=b",
+        "MY_DB_ENV_GREETING=hello",
+    }
+    assert out(agent, "inspect", "-f", "{{.HostConfig.Links}}", "app") == "[/the-db:/app/my-db]"
+    assert "ping statistics" in out(agent, "exec", "app", "ping", "-c", "1", "-w", "20", "my-db")
+
+    out(agent, "stop", "-t", "0", "the-db")
+    out(agent, "run", "-d", "--name", "between", "--ip", ip, BUSYBOX, "sleep", "1000")
+    out(agent, "start", "the-db")
+    moved = out(agent, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", "the-db")
+    assert moved != ip
+    until(lambda: f"{moved}\tmy-db {identity} the-db" in out(agent, "exec", "app", "cat", "/etc/hosts"))
+    assert ip not in out(agent, "exec", "app", "cat", "/etc/hosts")
+
+    out(agent, "stop", "-t", "0", "the-db", "app")
+    stopped = agent.docker("start", "app", code=1).stderr
+    assert "Cannot link to a non running container: /the-db AS /app/my-db" in stopped
+    for options in (["--link", "nobody"], ["--volumes-from", "nobody"]):
+        said = refused(agent, *options)
+        assert "nobody" in said and "Unable to find image" not in said
+
+
+def test_links_on_a_network_of_ones_own(agent: AgentUnderTest) -> None:
+    """A name that this container alone knows."""
+    out(agent, "network", "create", "shop")
+    out(agent, "run", "-d", "--name", "db", "--network", "shop", BUSYBOX, "sleep", "1000")
+    script = "ping -c 1 -w 20 store >/dev/null && echo reached"
+    assert run(agent, "--network", "shop", "--link", "db:store", script=script) == "reached"
+    script = "nslookup store 127.0.0.11 >/dev/null 2>&1 || echo unknown"
+    assert run(agent, "--network", "shop", script=script) == "unknown"
+    assert "can't be used with links" in refused(agent, "--network", "host", "--link", "db:store")
+
+
+def test_labels_of_volumes_that_a_mount_makes(agent: AgentUnderTest) -> None:
+    mount = "type=volume,src=made,dst=/d,volume-label=a=b,volume-label=c=d"
+    run(agent, "--mount", mount, script="true")
+    assert json.loads(out(agent, "volume", "inspect", "-f", "{{json .Labels}}", "made")) == {
+        "a": "b",
+        "c": "d",
+    }
+
+
+def test_a_directory_of_devices(agent: AgentUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    os.mknod(tmp_path / "one", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mknod(tmp_path / "inner" / "two", 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+    script = "head -c 3 /dev/mine/inner/two | od -An -tx1; echo x > /dev/mine/one && echo written"
+    said = run(agent, "--device", f"{tmp_path}:/dev/mine", script=script)
+    assert said.split() == ["00", "00", "00", "written"]
+
+
+def test_paths_of_the_kernel_can_be_left_open(agent: AgentUnderTest) -> None:
+    script = "grep -c ' /proc/' /proc/mounts"
+    assert int(run(agent, script=f"{script} || true")) > 3
+    assert run(agent, "--security-opt", "systempaths=unconfined", script=f"{script} || true") == "0"
+    out(agent, "create", "--name", "one", "--security-opt", "systempaths=unconfined", BUSYBOX)
+    assert out(agent, "inspect", "-f", "{{.HostConfig.MaskedPaths}}", "one") == "[]"
+    out(agent, "create", "--name", "two", BUSYBOX)
+    assert "/proc/kcore" in out(agent, "inspect", "-f", "{{.HostConfig.MaskedPaths}}", "two")
+
+
+def test_no_confinement_that_there_is_not(agent: AgentUnderTest) -> None:
+    options = ("--security-opt", "apparmor=unconfined", "--security-opt", "label=disable")
+    assert run(agent, *options, script="echo fine") == "fine"
+    assert "'apparmor' is not supported" in refused(agent, "--security-opt", "apparmor=docker-default")
+
+
+def test_options_that_contradict_each_other(agent: AgentUnderTest) -> None:
+    out(agent, "run", "-d", "--name", "other", BUSYBOX, "sleep", "1000")
+    for options, text in (
+        (["--uts", "host", "--hostname", "named"], "conflicting options"),
+        (["-w", "relative"], "needs to be an absolute path"),
+        (["--network", "container:other", "-p", "80"], "port publishing and the container type network mode"),
+        (["--network", "container:other", "--hostname", "x"], "conflicting options"),
+        (
+            ["--network", "host", "--sysctl", "net.ipv4.ip_forward=1"],
+            "is not allowed without an own network namespace",
+        ),
+    ):
+        assert text in refused(agent, *options)
+    negative = agent.docker("create", "--restart", "on-failure:-1", BUSYBOX, code=1)
+    assert "maximum retry count cannot be negative" in negative.stderr
+
+
+def test_exit_codes_of_exec(agent: AgentUnderTest) -> None:
+    out(agent, "run", "-d", "--name", "one", BUSYBOX, "sleep", "1000")
+    done = agent.docker("exec", "-u", "nosuch", "one", "true", code=126)
+    assert "unable to find user nosuch" in done.stdout + done.stderr
+    done = agent.docker("exec", "-w", "/nosuch", "one", "true", code=127)
+    assert "no such file or directory" in (done.stdout + done.stderr).lower()
+    agent.docker("exec", "one", "/etc", code=126)
+    agent.docker("exec", "one", "nosuch", code=127)

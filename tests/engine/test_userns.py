@@ -1,0 +1,344 @@
+"""Containers with users and groups of their own: who they are on the host, what they may, what is refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.errors import APIError
+from docker.models.containers import Container
+from tests.support import agent as agents
+from tests.support import busybox, isolation, linux
+from tests.support.agent import BUSYBOX, AgentUnderTest
+
+pytestmark = [
+    pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
+    pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
+]
+
+CLAIMS = Path("/run/hawse-ids")
+COUNT = 65536
+POOL = 0x70000000
+"""The first id that is given out where agent.toml says nothing."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ids_can_be_mapped(daemon: AgentUnderTest) -> None:
+    try:
+        run(daemon, "true", remove=True)
+    except APIError as error:
+        if "cannot map ids" not in str(error):
+            raise
+        pytest.skip(f"the file system of {daemon.root} cannot map ids")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the host that everybody may enter."""
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    yield tmp_path
+
+
+def create(agent: AgentUnderTest, *argv: str, userns: str = "auto", **options: Any) -> Container:
+    """Docker's own clients refuse `auto` before they ask."""
+    api = agent.client.api
+    config = {name: options.pop(name) for name in ("user", "environment", "tty") if name in options}
+    host = api.create_host_config(**{name: value for name, value in options.items() if name != "remove"})
+    host["UsernsMode"] = userns
+    container: Container = agent.client.containers.get(
+        api.create_container(BUSYBOX, list(argv), host_config=host, **config)["Id"]
+    )
+    return container
+
+
+def run(agent: AgentUnderTest, script: str, *, remove: bool = False, **options: Any) -> str:
+    """To its end, which must be a good one; what it said."""
+    container = create(agent, "sh", "-c", script, **options)
+    container.start()
+    code = container.wait(timeout=60)["StatusCode"]
+    said: str = container.logs().decode()
+    assert code == 0, said
+    if remove:
+        container.remove()
+    return said
+
+
+def start(agent: AgentUnderTest, script: str = "sleep 1000", **options: Any) -> Container:
+    """In the background, until it has said `up`."""
+    container = create(agent, "sh", "-c", f"echo up; {script}", **options)
+    container.start()
+    assert next(iter(container.logs(stream=True, follow=True))).startswith(b"up")
+    container.reload()
+    return container
+
+
+def within(container: Container, *argv: str, **options: Any) -> str:
+    code, output = container.exec_run(list(argv), **options)
+    assert code == 0, output
+    return str(output.decode())
+
+
+def first_id(container: Container) -> int:
+    container.reload()
+    return int(container.attrs["IDMappings"]["UidMap"][0].split(":")[1])
+
+
+# Who it is
+
+
+def test_root_is_nobody_on_the_host(agent: AgentUnderTest) -> None:
+    container = start(agent)
+    pid, first = container.attrs["State"]["Pid"], first_id(container)
+    assert first >= POOL
+    for name in ("uid_map", "gid_map"):
+        assert Path(f"/proc/{pid}/{name}").read_text().split() == ["0", str(first), str(COUNT)]
+    assert os.stat(f"/proc/{pid}").st_uid == first
+    assert within(container, "id", "-u") == "0\n"
+    assert within(container, "sh", "-c", "id -u; cat /proc/self/uid_map", user="bob").split() == [
+        "1000", "0", str(first), str(COUNT),
+    ]  # fmt: skip
+    capabilities = within(container, "grep", "Cap", "/proc/1/status").split()[1::2]
+    assert capabilities == ["0" * 16, *["00000000a80425fb"] * 3, "0" * 16]
+    assert container.attrs["HostConfig"]["UsernsMode"] == "auto"
+
+
+def test_its_namespaces_belong_to_it(agent: AgentUnderTest) -> None:
+    """So that its capabilities are good for them, and for nothing of the host's."""
+    script = """
+        fails() { if "$@" 2> /dev/null; then echo "allowed: $*"; exit 1; fi; }
+        set -e
+        mount -o remount,rw,bind /proc/sys
+        hostname other
+        mount -t tmpfs tmpfs /tmp
+        ip link add br9 type bridge
+        echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
+        fails sh -c 'echo 1 > /proc/sys/kernel/panic'
+        fails mknod /tmp/loop b 7 0
+        fails dmesg -n 1
+        fails chown 70000 /tmp
+        fails nice -n -5 true
+        fails cat /dev/kmsg
+    """
+    run(agent, script, cap_add=["ALL"], security_opt=["seccomp=unconfined"])
+
+
+def test_two_have_nobody_in_common(agent: AgentUnderTest) -> None:
+    one, other = start(agent), start(agent)
+    assert abs(first_id(one) - first_id(other)) >= COUNT
+    assert {link.name for link in CLAIMS.iterdir()} == {str(first_id(c)) for c in (one, other)}
+    other.remove(force=True)
+    assert [link.name for link in CLAIMS.iterdir()] == [str(first_id(one))]
+    one.remove(force=True)
+    assert not CLAIMS.exists()
+
+
+def test_the_hosts_own_ids_are_left_out(agent: AgentUnderTest) -> None:
+    """Of two agents on a machine each sees what the other has given out."""
+    session = isolation.current()
+    assert session is not None
+    mine = start(agent)
+    with AgentUnderTest(agents.new_root(session.directory)) as second:
+        second.load_busybox()
+        theirs = start(second)
+        assert abs(first_id(mine) - first_id(theirs)) >= COUNT
+    assert [link.name for link in CLAIMS.iterdir()] == [str(first_id(mine))]
+
+
+# Files
+
+
+def test_files_keep_the_owners_that_it_sees(agent: AgentUnderTest) -> None:
+    script = (
+        "touch /root/mine /data/mine; chown bob:audio /etc/passwd; rm /bin/wc; mv /home /house; "
+        "stat -c '%u:%g' / /etc/passwd /data /data/mine"
+    )
+    container = create(agent, "sh", "-c", script, binds=["kept:/data"])
+    container.start()
+    assert container.wait(timeout=60)["StatusCode"] == 0
+    assert container.logs().decode().split() == ["0:0", "1000:29", "0:0", "0:0"]
+    upper = Path(agent.root, "lib/containers", container.id or "", "upper")
+    assert owner(upper / "root/mine") == (0, 0)
+    assert owner(upper / "etc/passwd") == (1000, 29)
+    assert owner(Path(agent.root, "lib/volumes/kept/_data/mine")) == (0, 0)
+    assert run(agent, "stat -c '%u:%g' /data/mine", binds=["kept:/data"], userns="host") == "0:0\n"
+
+
+def owner(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid
+
+
+def test_the_files_of_the_stack_are_its_own(agent: AgentUnderTest) -> None:
+    script = "stat -c %u /etc/hosts /etc/resolv.conf /etc/hostname; echo 10.1.1.1 x >> /etc/hosts"
+    assert run(agent, script) == "0\n0\n0\n"
+
+
+def test_binds_are_the_hosts_unless_mapping_is_asked_for(agent: AgentUnderTest, shared: Path) -> None:
+    (shared / "secret").write_text("secret")
+    (shared / "secret").chmod(0o600)
+    (shared / "open").write_text("open\n")
+    script = "stat -c %u /host/secret; cat /host/open; cat /host/secret || touch /host/new || echo"
+    said = run(agent, script, binds=[f"{shared}:/host"])
+    assert "65534\n" in said and "open\n" in said
+    assert said.count("Permission denied") == 2
+    script = "stat -c %u /host/secret; cat /host/secret; touch /host/new"
+    assert run(agent, script, binds=[f"{shared}:/host:idmap"]) == "0\nsecret"
+    assert owner(shared / "new") == (0, 0)
+
+
+def test_what_cannot_be_mapped_is_refused_by_name(agent: AgentUnderTest, shared: Path) -> None:
+    for name in ("lower", "upper", "work", "merged"):
+        (shared / name).mkdir()
+    merged = shared / "merged"
+    options = f"lowerdir={shared}/lower,upperdir={shared}/upper,workdir={shared}/work"
+    linux.mount("overlay", str(merged), "overlay", 0, options)
+    try:
+        container = create(agent, "true", binds=[f"{merged}:/host:idmap"])
+        with pytest.raises(APIError, match=f"the file system of {merged} cannot map ids"):
+            container.start()
+    finally:
+        linux.umount(str(merged))
+
+
+def test_standard_streams_can_be_opened_again(agent: AgentUnderTest) -> None:
+    assert run(agent, "echo out > /dev/stdout; echo err > /proc/self/fd/2", user="bob") == "out\nerr\n"
+    container = start(agent)
+    assert within(container, "sh", "-c", "echo out > /dev/stdout", user="bob") == "out\n"
+
+
+# What goes on as ever
+
+
+def test_a_service_on_a_network(agent: AgentUnderTest) -> None:
+    """A store that writes its volume, asked by name; restarted with its data and its ids after the daemon
+    was killed."""
+    agent.client.networks.create("shop")
+    serve = "cp -n /etc/hostname /data/index.html; chown bob /data; exec httpd -f -p 80 -u bob -h /data"
+    container = start(agent, serve, binds=["shop:/data"], network_mode="shop")
+    container.rename("store")
+    fetch = "until wget -qO- http://store; do sleep 0.1; done; ping -c 1 -w 10 store > /dev/null"
+    name = run(agent, fetch, network_mode="shop")
+    pid, first = container.attrs["State"]["Pid"], first_id(container)
+    agent.kill()
+    agent.start()
+    container.reload()
+    assert container.attrs["State"]["Pid"] == pid
+    container.restart(timeout=1)
+    assert first_id(container) == first
+    assert within(container, "cat", "/data/index.html") == name
+    assert run(agent, fetch, network_mode="shop") == name
+
+
+def test_restarts_by_policy_in_the_same_namespace(agent: AgentUnderTest) -> None:
+    """The network namespace stays, and belongs to the first one's."""
+    script = "readlink /proc/self/ns/user; readlink /proc/self/ns/net; ip link set lo mtu 1400; exit 1"
+    container = create(
+        agent, "sh", "-c", script, cap_add=["NET_ADMIN"],
+        restart_policy={"Name": "on-failure", "MaximumRetryCount": 1},
+    )  # fmt: skip
+    container.start()
+    container.wait(timeout=60)
+    lines = container.logs().decode().splitlines()
+    assert lines[:2] == lines[2:]
+    assert lines[0] != os.readlink("/proc/self/ns/user")
+
+
+def test_a_terminal(agent: AgentUnderTest) -> None:
+    script = "tty; stat -c %U $(tty); echo again > /dev/tty; echo console > /dev/console"
+    said = run(agent, script, user="bob", tty=True)
+    assert said.split() == ["/dev/pts/0", "bob", "again", "console"]
+    container = start(agent)
+    assert within(container, "sh", "-c", "echo hi > $(tty)", tty=True).strip() == "hi"
+
+
+def test_health_limits_and_devices(agent: AgentUnderTest) -> None:
+    said = run(
+        agent,
+        "ulimit -n; cat /proc/self/oom_score_adj; stat -c %u:%g /t; head -c 3 /dev/zero | wc -c; "
+        "dd if=/dev/zero of=/dev/shm/x bs=4096 count=1 2> /dev/null; cat /proc/sys/net/ipv4/ip_forward",
+        ulimits=[{"Name": "nofile", "Soft": 77, "Hard": 88}],
+        oom_score_adj=500,
+        tmpfs={"/t": "uid=1000,gid=29"},
+        sysctls={"net.ipv4.ip_forward": "1"},
+        devices=["/dev/zero:/dev/mine"],
+        pids_limit=20,
+    )
+    assert said.split() == ["77", "500", "1000:29", "3", "1"]
+
+
+# Sharing
+
+
+def test_shares_namespaces_with_one_of_the_same_ids(agent: AgentUnderTest) -> None:
+    one = start(agent, "echo here > /dev/shm/file; sleep 1000")
+    name = one.name or ""
+    modes = {f"{kind}_mode": f"container:{name}" for kind in ("network", "pid", "ipc")}
+    script = "cat /dev/shm/file; readlink /proc/self/ns/user; readlink /proc/1/ns/user"
+    said = run(agent, script, userns="", **modes).split()
+    assert said[0] == "here"
+    assert said[1] == said[2] != os.readlink("/proc/self/ns/user")
+
+
+def test_sharing_takes_the_other_ones_ids(agent: AgentUnderTest) -> None:
+    one, plain = start(agent), start(agent, userns="host")
+    other = start(agent, userns="", network_mode=f"container:{one.name}")
+    assert first_id(other) == first_id(one)
+    with pytest.raises(APIError, match="not in one user namespace of its own"):
+        create(agent, "true", network_mode=f"container:{plain.name}")
+    first = first_id(one)
+    one.remove(force=True)
+    assert [link.name for link in CLAIMS.iterdir()] == [str(first)]  # as long as somebody lives in it
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"privileged": True}, "privileged mode is incompatible with user namespaces"),
+        ({"network_mode": "host"}, "cannot share the host's network namespace when user namespaces are"),
+        ({"pid_mode": "host"}, "cannot share the host PID namespace when user namespaces are enabled"),
+        ({"ipc_mode": "host"}, "cannot share the host's IPC namespace when user namespaces are enabled"),
+        ({"binds": ["/tmp:/x:rshared"]}, "propagation rshared is not possible when user namespaces"),
+        ({"userns": "private"}, "UsernsMode 'private' is not supported: host and auto are"),
+    ],
+)
+def test_refused(agent: AgentUnderTest, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(APIError, match=message):
+        create(agent, "true", **options)
+
+
+# As the host's owner decides
+
+
+def test_the_default_and_the_pool_are_the_hosts(no_leaks: None) -> None:
+    session = isolation.current()
+    assert session is not None
+    root = agents.new_root(session.directory)
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/agent.toml").write_text(
+        f'init = true\n[userns]\ndefault = "auto"\nfirst = 3000000\nsize = {COUNT}\n'
+    )
+    with AgentUnderTest(root) as agent:
+        agent.load_busybox()
+        assert "name=userns" in agent.client.info()["SecurityOptions"]
+        said = agent.docker("run", "--name", "one", BUSYBOX, "cat", "/proc/1/uid_map").stdout
+        assert said.split() == ["0", "3000000", str(COUNT)]
+        failed = agent.docker("run", BUSYBOX, "true", code=125)
+        assert "no ids are left for another container: all 1 ranges from 3000000 on" in failed.stderr
+        whose = ("sh", "-c", "echo $$; cat /proc/self/uid_map")
+        host = agent.docker("run", "--rm", "--userns=host", "--init=false", BUSYBOX, *whose)
+        assert host.stdout.split() == ["1", "0", "0", "4294967295"]
+        assert agent.docker("run", "--rm", "--userns=host", BUSYBOX, *whose).stdout.split()[0] != "1"
+        agent.docker("rm", "one")
+        agent.docker("run", "--rm", BUSYBOX, "true")
+        failed = agent.docker("run", "--privileged", BUSYBOX, "true", code=125)
+        assert "privileged mode is incompatible" in failed.stderr
+    shutil.rmtree(root)
