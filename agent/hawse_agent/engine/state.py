@@ -21,8 +21,9 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hawse_agent.errors import Conflict, HostRefused, OutOfSpace
 from hawse_agent.paths import Paths
@@ -55,6 +56,9 @@ CREATE INDEX journal_by_run ON journal (run);
 """
 
 JOURNAL_KEEP = 10_000
+RECORDS_KEPT = 8192
+
+T = TypeVar("T")
 
 
 class State:
@@ -109,7 +113,7 @@ class State:
             db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
 
     def containers(self) -> list[ContainerRecord]:
-        return [codec.loads(ContainerRecord, row[0]) for row in self._read("SELECT record FROM containers")]
+        return [_record(ContainerRecord, row[0]) for row in self._read("SELECT record FROM containers")]
 
     # networks
 
@@ -158,11 +162,11 @@ class State:
 
     def endpoints(self, container_id: str | None = None) -> list[EndpointRecord]:
         rows = self._select("SELECT record FROM endpoints", container_id, " ORDER BY rowid")
-        return [codec.loads(EndpointRecord, row[0]) for row in rows]
+        return [_record(EndpointRecord, row[0]) for row in rows]
 
     def ports(self, container_id: str | None = None) -> list[PortRecord]:
         rows = self._select("SELECT record FROM ports", container_id, " ORDER BY host_port")
-        return [codec.loads(PortRecord, row[0]) for row in rows]
+        return [_record(PortRecord, row[0]) for row in rows]
 
     # images (the table that images.store works on)
 
@@ -317,6 +321,12 @@ class State:
             os.posix_fallocate(fd, 0, BALLAST_BYTES)
         finally:
             os.close(fd)
+
+
+@lru_cache(RECORDS_KEPT)
+def _record(kind: type[T], text: str) -> T:
+    """Records are immutable, and most are read again and again: at each start all addresses."""
+    return codec.loads(kind, text)
 
 
 def _write_copy(path: Path, copy: dict[str, Any]) -> None:
