@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,37 @@ def test_what_cannot_be_mapped_is_refused_by_name(agent: AgentUnderTest, shared:
             container.start()
     finally:
         linux.umount(str(merged))
+
+
+def test_files_are_copied_with_the_owners_that_it_sees(agent: AgentUnderTest, shared: Path) -> None:
+    """Running or not: its ids are those of the kernel, or those on the disk."""
+    (shared / "new").mkdir()
+    (shared / "new/file").write_text("from outside\n")
+    os.chown(shared / "new/file", 1000, 29)
+    container = start(
+        agent, "touch /root/mine; chown bob /root/mine; sleep 1000", binds=["kept:/data"], tmpfs={"/t": ""}
+    )
+    name = container.name or ""
+    for target in ("/home", "/data", "/t"):
+        agent.docker("cp", "-a", f"{shared}/new", f"{name}:{target}")
+        assert within(container, "stat", "-c", "%u:%g", f"{target}/new", f"{target}/new/file").split() == [
+            "0:0", "1000:29",
+        ]  # fmt: skip
+    within(container, "sh", "-c", "until test -e /root/mine; do sleep 0.1; done")
+    running = owners(container)
+    container.kill()
+    container.wait(timeout=60)
+    assert owners(container) == running
+    assert running["home/new/file"] == (1000, 29)
+    assert running["root/mine"] == (1000, 0)
+    agent.docker("cp", "-a", f"{shared}/new", f"{name}:/root")
+    container.start()
+    assert within(container, "stat", "-c", "%u:%g", "/root/new/file") == "1000:29\n"
+
+
+def owners(container: Container) -> dict[str, tuple[int, int]]:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as tar:
+        return {entry.name: (entry.uid, entry.gid) for entry in tar if not entry.name.startswith("dev")}
 
 
 def test_standard_streams_can_be_opened_again(agent: AgentUnderTest) -> None:

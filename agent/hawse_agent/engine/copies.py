@@ -26,10 +26,10 @@ from hawse_agent.images.compression import Readable, plain
 from hawse_agent.images.extract import Extractor
 from hawse_agent.images.tar import TarError, TarReader
 from hawse_agent.images.tarball import END, TarWriter
-from hawse_agent.linux import files, namespace, tree
+from hawse_agent.linux import files, namespace, privilege, tree
 from hawse_agent.paths import Paths
 from hawse_agent.runtime import identity, view
-from hawse_agent.spec.records import ContainerRecord
+from hawse_agent.spec.records import ContainerRecord, IdRange
 from hawse_agent.volumes.store import refused
 
 _PIECE = 1 << 16
@@ -56,6 +56,8 @@ class _View:
     root: int
     check: Callable[[], None]
     """Raises when what it shows has gone meanwhile."""
+    ids: IdRange | None = None
+    """While a container with ids of its own runs, owners are the host's; on the disk they are its own."""
 
 
 class Copies:
@@ -86,7 +88,7 @@ class Copies:
                 fd = _open(seen.root, place)
                 opened.callback(os.close, fd)
                 status = _stat(seen.root, place, fd)
-            writer = TarWriter([])
+            writer = TarWriter([], seen.ids)
             if stat.S_ISDIR(status.mode):
                 pieces = writer.directory(fd, os.fsencode(status.name.rstrip("/") + "/"))
             else:
@@ -100,7 +102,7 @@ class Copies:
         with ExitStack() as opened:
             seen = opened.enter_context(self._view(record, mounts=False))
             self._announce.container("export", record)
-            pieces = TarWriter([]).directory(seen.root, b"")
+            pieces = TarWriter([], seen.ids).directory(seen.root, b"")
             return _archive(pieces, seen, opened.pop_all(), "export")
 
     def changes(self, reference: str) -> list[Change]:
@@ -131,7 +133,7 @@ class Copies:
         )
         pidfd = self._containers.open_init(record.id)
         if pidfd is not None:
-            with _running(pidfd, record.id) as seen:
+            with _running(pidfd, record) as seen:
                 _unpack(seen, archive, wanted)
         else:
             held = self._containers.holding([record.id])
@@ -154,7 +156,7 @@ class Copies:
         """To read."""
         pidfd = self._containers.open_init(record.id)
         if pidfd is not None:
-            with _running(pidfd, record.id, mounts=mounts) as seen:
+            with _running(pidfd, record, mounts=mounts) as seen:
                 yield seen
             return
         stack = self._containers.stack(record)
@@ -170,7 +172,7 @@ class Copies:
         """While nobody can start it."""
         pidfd = self._containers.open_init(record.id)
         if pidfd is not None:  # started before it was kept from it
-            with _running(pidfd, record.id) as seen:
+            with _running(pidfd, record) as seen:
                 yield seen
             return
         if self._containers.get(record.id).state.running:
@@ -198,12 +200,12 @@ def clean(path: str) -> str:
 
 
 @contextmanager
-def _running(pidfd: int, container_id: str, *, mounts: bool = True) -> Iterator[_View]:
+def _running(pidfd: int, record: ContainerRecord, *, mounts: bool = True) -> Iterator[_View]:
     """Closes the pidfd."""
 
     def check() -> None:
         if namespace.has_ended(pidfd):
-            raise Conflict(f"container {container_id} ended while its files were copied")
+            raise Conflict(f"container {record.id} ended while its files were copied")
 
     try:
         try:
@@ -212,7 +214,7 @@ def _running(pidfd: int, container_id: str, *, mounts: bool = True) -> Iterator[
             check()
             raise
         try:
-            yield _View(root=root, check=check)
+            yield _View(root=root, check=check, ids=record.ids)
         finally:
             os.close(root)
     finally:
@@ -305,10 +307,12 @@ def _unpack(seen: _View, archive: Readable, wanted: _Wanted) -> None:
         below=posixpath.normpath(place),
         owner=owner,
         keep_kinds=wanted.keep_kinds,
+        ids=seen.ids,
     )
     reader = TarReader(plain(archive))
+    root = seen.ids.first if seen.ids is not None else 0
     try:
-        with refused(f"copy to {wanted.path}"):
+        with refused(f"copy to {wanted.path}"), privilege.making_files_as(root, root):
             for entry in reader:
                 seen.check()
                 extractor.extract(entry, reader.data())

@@ -18,6 +18,7 @@ from typing import TypeVar
 from hawse_agent.errors import HostRefused, InputError
 from hawse_agent.images.tar import Entry
 from hawse_agent.linux import files, tree
+from hawse_agent.spec.records import IdRange
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class Extractor:
     when all is in them. A directory that is there is merged with one that comes; anything else is replaced.
 
     `what` names the tar in messages; `owner` is who owns everything, instead of whom the tar says.
-    `keep_kinds`: a directory never gives way to a file, nor a file to a directory.
+    `keep_kinds`: a directory never gives way to a file, nor a file to a directory. `ids`: those of a running
+    container that counts its own; who extracts makes files as its root (`privilege.making_files_as`).
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Extractor:
         below: str = "/",
         owner: tuple[int, int] | None = None,
         keep_kinds: bool = False,
+        ids: IdRange | None = None,
     ) -> None:
         self._root = root
         self._what = what
         self._below = below.strip("/")
         self._owner = owner
         self._keep_kinds = keep_kinds
+        self._ids = ids
         self._parents: dict[str, int] = {}
         self._times: dict[str, int] = {}
         self._at = ""
@@ -175,7 +179,10 @@ class Extractor:
 
     def _set(self, target: int | str, entry: Entry) -> None:
         """Owner, then mode, since a change of owner drops setuid; then capabilities, which it drops too."""
-        os.chown(target, *(self._owner or (entry.uid, entry.gid)))
+        uid, gid = self._owner or (entry.uid, entry.gid)
+        if self._ids is not None:
+            uid, gid = self._ids.outside(uid), self._ids.outside(gid)
+        os.chown(target, uid, gid)
         if entry.kind != "symlink":
             os.chmod(target, entry.mode)
         if entry.xattrs:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Generator, Iterator
 
 from hawse_agent.linux import files, tree
+from hawse_agent.spec.records import IdRange
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -28,8 +29,10 @@ _LETTERS = {stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_I
 class TarWriter:
     """Entries of one archive, piece by piece; `END` is the caller's to write. OSError comes through."""
 
-    def __init__(self, warnings: list[str]) -> None:
+    def __init__(self, warnings: list[str], ids: IdRange | None = None) -> None:
+        """`ids`: those of a container that counts its own; owners are written as it has them."""
         self._warnings = warnings
+        self._ids = ids
         self._links: dict[tuple[int, int], bytes] = {}
 
     def directory(self, root: int, prefix: bytes) -> Generator[bytes, None, None]:
@@ -52,7 +55,7 @@ class TarWriter:
             try:
                 if shown:
                     name = os.fsencode(shown if shown.endswith("/") else f"{shown}/")
-                    yield _header(name, os.fstat(fd), b"5", xattrs=_xattrs(fd))
+                    yield _header(name, os.fstat(fd), b"5", xattrs=_xattrs(fd), ids=self._ids)
                 inside = f"{path}/" if path else ""
                 below = yield from self._inside(fd, prefix + os.fsencode(inside))
             finally:
@@ -96,7 +99,7 @@ class TarWriter:
         kind = stat.S_IFMT(status.st_mode)
         key = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and key in self._links:
-            yield _header(name, status, b"1", link=self._links[key])
+            yield _header(name, status, b"1", link=self._links[key], ids=self._ids)
             return
         itself = f"/proc/self/fd/{fd}"
         if kind == stat.S_IFREG:
@@ -110,7 +113,7 @@ class TarWriter:
             return
         else:
             link = os.fsencode(os.readlink("", dir_fd=fd)) if kind == stat.S_IFLNK else b""
-            yield _header(name, status, _LETTERS[kind], link=link, xattrs=_xattrs(itself))
+            yield _header(name, status, _LETTERS[kind], link=link, xattrs=_xattrs(itself), ids=self._ids)
         if status.st_nlink > 1:
             self._links[key] = name
 
@@ -124,10 +127,10 @@ class TarWriter:
             table = b"".join(b"%d\n" % number for number in numbers)
             table += bytes(-len(table) % BLOCK)
             stored = len(table) + sum(size for _, size in segments)
-            yield _header(name, status, b"0", size=stored, sparse=True, xattrs=xattrs)
+            yield _header(name, status, b"0", size=stored, sparse=True, xattrs=xattrs, ids=self._ids)
             yield table
         else:
-            yield _header(name, status, b"0", size=status.st_size, xattrs=xattrs)
+            yield _header(name, status, b"0", size=status.st_size, xattrs=xattrs, ids=self._ids)
         stored = 0
         for offset, size in segments:
             yield from _data(fd, offset, size)
@@ -194,6 +197,7 @@ def _header(
     link: bytes = b"",
     sparse: bool = False,
     xattrs: dict[str, bytes] | None = None,
+    ids: IdRange | None = None,
 ) -> bytes:
     """One entry's header, with a pax header before it for what the old fields cannot hold."""
     records: list[tuple[bytes, bytes]] = []
@@ -212,9 +216,12 @@ def _header(
     seconds, fraction = divmod(status.st_mtime_ns, 1_000_000_000)
     if fraction or not 0 <= seconds < _MAX_OCTAL:
         records.append((b"mtime", _decimal_time(status.st_mtime_ns)))
+    uid, gid = status.st_uid, status.st_gid
+    if ids is not None:
+        uid, gid = ids.inside(uid), ids.inside(gid)
     for key, number, limit in (
-        (b"uid", status.st_uid, _MAX_ID),
-        (b"gid", status.st_gid, _MAX_ID),
+        (b"uid", uid, _MAX_ID),
+        (b"gid", gid, _MAX_ID),
         (b"size", size, _MAX_OCTAL),
     ):
         if number >= limit:
@@ -225,8 +232,8 @@ def _header(
     block = _block(
         name[:100],
         mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid if status.st_uid < _MAX_ID else 0,
-        gid=status.st_gid if status.st_gid < _MAX_ID else 0,
+        uid=uid if uid < _MAX_ID else 0,
+        gid=gid if gid < _MAX_ID else 0,
         size=size if size < _MAX_OCTAL else 0,
         mtime=min(max(seconds, 0), _MAX_OCTAL - 1),
         letter=letter,

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hawse_agent.errors import InputError
 from hawse_agent.spec.container import ContainerSpec, Protocol
+
+NOBODY = 65534
+"""Who has no id inside."""
 
 ContainerStatus = Literal["created", "running", "paused", "restarting", "exited", "removing", "dead"]
 
@@ -20,6 +24,16 @@ class IdRange:
 
     first: int
     count: int
+
+    def inside(self, host: int) -> int:
+        """What the container calls a user of the host."""
+        return host - self.first if 0 <= host - self.first < self.count else NOBODY
+
+    def outside(self, own: int) -> int:
+        """The host's user that the container calls so. Raises InputError."""
+        if not 0 <= own < self.count:
+            raise InputError(f"the container has no user or group {own}: its ids are 0 to {self.count - 1}")
+        return self.first + own
 
 
 @dataclass(frozen=True, kw_only=True)
