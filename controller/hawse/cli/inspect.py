@@ -11,7 +11,7 @@ from hawse.cli import lists
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import Output, each, refused, worst
 from hawse.cli.verb import Verb
-from hawse.fleet.client import DOCKER, AgentClient
+from hawse.fleet.client import DOCKER, LONG, AgentClient
 from hawse.format.template import Template
 from hawse.format.values import inspected, names_of_json
 from hawse_agent.errors import InputError, NotFound
@@ -74,7 +74,7 @@ def _look(agent: AgentClient, name: str, kind: str | None, *, size: bool) -> tup
             continue
         query = {"size": True} if size and known == "container" else None
         try:
-            return agent.json("GET", f"{DOCKER}/{path.format(quoted)}", query=query), known
+            return agent.json("GET", f"{DOCKER}/{path.format(quoted)}", query=query, timeout=LONG), known
         except (NotFound, InputError):  # InputError: not the name of an image
             if kind is not None:
                 raise

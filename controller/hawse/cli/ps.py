@@ -9,7 +9,7 @@ from hawse.cli import lists
 from hawse.cli.context import Context
 from hawse.cli.hosts import ask
 from hawse.cli.verb import Verb
-from hawse.fleet.client import DOCKER, AgentClient
+from hawse.fleet.client import DOCKER, LONG, AgentClient
 from hawse.format.containers import CONTAINERS, SIZE, container_row
 from hawse.format.listing import uses
 
@@ -40,7 +40,7 @@ def _ps(context: Context, options: argparse.Namespace) -> int:
     listing.template(options.format)
 
     def containers(agent: AgentClient) -> list[dict[str, object]]:
-        return list(agent.json("GET", f"{DOCKER}/containers/json", query=query))
+        return list(agent.json("GET", f"{DOCKER}/containers/json", query=query, timeout=LONG))
 
     places = context.places()
     found, code = ask(context, places, containers)

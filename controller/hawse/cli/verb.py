@@ -68,6 +68,12 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options may stand among the operands; those of a command that ends the line are its own."""
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message, hint=f"{self.format_usage().strip()}\n`{self.prog} --help` says more")
 

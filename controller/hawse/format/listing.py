@@ -1,6 +1,7 @@
 """Rows of a list through `--format`: `json`, `table`, `table TEMPLATE`, or a template for each row.
 
-Rows of several hosts have a further field and column, Host.
+Rows of several hosts have a further field and column, Host; a template that does not ask for it gives lines
+that begin with it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class Listing:
             for host, entries in rows.items()
             for row in entries
         ]
-        body = "".join(f"{template.execute(row)}\n" for row in listed)
+        texts = [template.execute(row) for row in listed]
+        if several and not (table or quiet or form == "json" or "Host" in template.fields):
+            texts = _prefixed(texts, [row["Host"] for row in listed])
+        body = "".join(f"{text}\n" for text in texts)
         if not table:
             return body
         headings: dict[str, object] = {**self.headings, "Host": "HOST", "Label": _label_heading}
@@ -64,6 +68,14 @@ class Listing:
         if several and table and "Host" not in template.fields:
             template = Template(f"{{{{.Host}}}}\t{source}")
         return template, table
+
+
+def _prefixed(texts: Sequence[str], hosts: Sequence[str]) -> list[str]:
+    width = max(map(len, hosts), default=0)
+    return [
+        "\n".join(f"{host:{width}} | {line}" for line in text.split("\n"))
+        for host, text in zip(hosts, texts, strict=True)
+    ]
 
 
 def _label_heading(name: str) -> str:

@@ -46,6 +46,8 @@ def test_several_hosts_have_a_column_more() -> None:
     table = LISTING.render(rows, several=True).splitlines()
     assert (table[0].split(), table[3].split()) == (["HOST", "THING", "ID", "NAME"], ["web2", "3", "three"])
     assert LISTING.render(rows, "{{.Host}} {{.Name}}", several=True) == "web1 one\nweb1 two\nweb2 three\n"
+    assert LISTING.render(rows, "{{.Name}}", several=True) == "web1 | one\nweb1 | two\nweb2 | three\n"
+    assert LISTING.render(rows, quiet=True, several=True) == "1\n2\n3\n"
     assert LISTING.render(rows, "table {{.Name}}", several=True).startswith("HOST      NAME\nweb1      one\n")
     last = LISTING.render(rows, "json", several=True).splitlines()[-1]
     assert json.loads(last) == {"Host": "web2", "ID": "3", "Name": "three"}
