@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.support import busybox, isolation
@@ -90,6 +101,66 @@ def test_prune(agent: AgentUnderTest) -> None:
     assert out(agent, "network", "ls", "-f", "type=custom", "--format", "{{.Name}}") == "kept\n"
     assert len(out(agent, "volume", "ls", "-q").split()) == 1
     assert "invalid filter 'x'" in hawse(agent.socket, "prune", "-f", "--filter", "x=1", code=2).stderr
+
+
+@contextlib.contextmanager
+def _screen(socket: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """hawse with a terminal, and our end of that."""
+    ours, theirs = pty.openpty()
+    subprocess.run(["stty", "rows", "24", "cols", "60"], stdin=theirs, check=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hawse", *words],
+        env={**os.environ, "HAWSE_SOCKET": str(socket)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        yield process, ours
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def _until(terminal: int, wanted: Callable[[str], bool]) -> str:
+    seen = ""
+    deadline = time.monotonic() + 60
+    while not wanted(seen):
+        left = deadline - time.monotonic()
+        assert left > 0 and select.select([terminal], [], [], left)[0], seen
+        seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
+
+
+def test_live_stats_are_drawn_again_until_ctrl_c(agent: AgentUnderTest) -> None:
+    sleeper(agent, "one")
+    with _screen(agent.socket, "stats") as (process, terminal):
+        seen = _until(terminal, lambda seen: seen.count("one") >= 2)
+        assert seen.count("\x1b[H") >= 2 and "CPU %" in seen
+        assert all(len(re.sub(r"\x1b\[\w+", "", line)) <= 60 for line in seen.split("\r\n"))
+        sleeper(agent, "another")
+        _until(terminal, lambda seen: "another" in seen)
+        os.killpg(process.pid, signal.SIGINT)
+        _until(terminal, lambda seen: "interrupted" in seen)
+        assert process.wait(30) == 130
+
+
+def test_events_come_as_they_happen(agent: AgentUnderTest) -> None:
+    words = ("events", "-f", "type=container", "--format", "{{.Action}}!")
+    rename = agent.client.api.rename
+    with _screen(agent.socket, *words) as (process, terminal):
+        agent.client.containers.create(BUSYBOX, name="early")
+        while not select.select([terminal], [], [], 0.2)[0]:  # until it listens
+            rename("early", "early2")
+            rename("early2", "early")
+        sleeper(agent, "one")
+        _until(terminal, lambda seen: "create!" in seen and "start!" in seen)
+        os.killpg(process.pid, signal.SIGINT)
+        _until(terminal, lambda seen: "interrupted" in seen)
+        assert process.wait(30) == 130
 
 
 def test_ports_processes_and_logs(agent: AgentUnderTest) -> None:

@@ -162,6 +162,28 @@ def test_ps(site: Site) -> None:
     assert len(site.out("-H web1 ps -q").strip()) == 12
 
 
+def test_container_verbs_on_two_hosts(site: Site) -> None:
+    one, two = site.out("-H web run -d --name extra --label a=b bb:1 sleep 1000").splitlines()
+    assert one.startswith("web1 | ") and two.startswith("web2 | ")
+    assert site.out("-H web ps -f label=a --format {{.Names}}") == "web1 | extra\nweb2 | extra\n"
+    assert site.out("-H web inspect -f '{{.State.Status}} {{.Name}}' extra").splitlines() == [
+        "web1 | running /extra", "web2 | running /extra",
+    ]  # fmt: skip
+    assert len(site.out("-H web stats --no-stream --format '{{.Host}} {{.Name}}'").splitlines()) == 4
+    (held,) = [json.loads(line) for line in site.out("-H web2 ps --format json -f label=a").splitlines()]
+    assert held["Names"] == "extra" and "Host" not in held
+    assert site.out("-H web1 rm -f extra") == "extra\n"
+    done = site.hawse("-H web stop -t 0 extra", code=1)
+    assert (done.stdout, done.stderr) == ("web2 | extra\n", "web1: No such container: extra\n")
+    assert site.out("-H web wait app extra --help").startswith("usage")
+    done = site.hawse("-H web1 rm extra nothing", code=1)
+    assert done.stderr == "hawse: No such container: extra\nhawse: No such container: nothing\n"
+    events = site.out("-H web events --since 1 --until 0s -f container=extra --format {{.Action}}")
+    assert events.count("web2 | create") == 1 and events.count("web1 | destroy") == 1
+    removed = json.loads(site.out("--json -H web prune -f"))
+    assert [len(answer["containers"]["ContainersDeleted"] or ()) for answer in removed.values()] == [0, 1]
+
+
 def test_logs(site: Site) -> None:
     done = site.hawse("-H web1 logs app")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")

@@ -27,7 +27,7 @@ def aligned(source: str, least: int = _LEAST) -> str:
 
 
 def fitted(source: str, width: int) -> str:
-    """`aligned`, with the widest columns cut until a line fits; says nothing that steers the terminal."""
+    """`aligned`, cut to a terminal: the widest columns first, then lines. Steers no terminal."""
     lines = [[printable(cell) for cell in line.split("\t")] for line in source.removesuffix("\n").split("\n")]
     count = max(map(len, lines))
     widest = [max((_width(line[c]) for line in lines if c < len(line)), default=0) for c in range(count)]
@@ -43,7 +43,8 @@ def fitted(source: str, width: int) -> str:
             break
         widest[column] -= min(spare[column], taken() - width, max(1, spare[column] // 4))
     cut = [[_cut(cell, widest[c]) for c, cell in enumerate(line)] for line in lines]
-    return aligned("\n".join("\t".join(line) for line in cut) + "\n")
+    shown = aligned("\n".join("\t".join(line) for line in cut) + "\n").splitlines()
+    return "".join(f"{_cut(line, width)}\n" for line in shown)
 
 
 def _measure(lines: Sequence[list[str]], widths: list[list[int]], start: int, end: int, least: int) -> None:

@@ -65,6 +65,7 @@ def test_a_table_fits_its_terminal() -> None:
     shown = fitted("ID\tCOMMAND\tNAME\n1\t" + "x" * 100 + "\t\x1b[31mred\n", 40)
     assert all(len(line) <= 40 for line in shown.splitlines())
     assert "…" in shown and "\x1b" not in shown and shown.endswith("red\n")
+    assert all(len(line) <= 20 for line in fitted("ONE\tANOTHER\tTHIRD\n1\t2\t3\n", 20).splitlines())
 
 
 def test_what_costs_something_is_known_beforehand() -> None:
