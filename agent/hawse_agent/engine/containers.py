@@ -269,7 +269,7 @@ class Containers:
             reach("create: ids")
             if own_ids:
                 record = replace(record, ids=self._find_ids(record))
-            _keep_copy(record, fresh)
+            _keep_copy(record, fresh / self._paths.record_copy(record.id).name)
             reach("create: record")
             self._state.add_container(record)
             recorded = True
