@@ -895,7 +895,6 @@ class Containers:
 
     def _make_directory(self, record: ContainerRecord, directory: Path) -> None:
         directory.mkdir(mode=0o711, parents=True)
-        _keep_copy(record, directory / self._paths.record_copy(record.id).name)
         (directory / "upper").mkdir(mode=0o755)
         (directory / "work").mkdir(mode=0o700)
         if record.spec.files:
