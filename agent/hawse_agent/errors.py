@@ -5,6 +5,7 @@
     │   └── NotSupported        2    501   understood, and refused by name
     ├── NotFound                1    404   no such container, image, network, volume
     ├── Conflict                1    409   the name, port or state is taken
+    │   └── Forbidden           1    403   it is the engine's own, and stays as it is
     ├── HostRefused             1    500   the kernel or the host's state said no
     │   ├── OutOfSpace          1    507   a disk is full: nothing was lost, free some space and run again
     │   └── StartFailed         1    500   a container could not start: carries step and Docker's exit code
@@ -83,6 +84,12 @@ class Conflict(HawseError):
     status = 409
 
 
+class Forbidden(Conflict):
+    """What the engine has made for itself is not anybody's to change."""
+
+    status = 403
+
+
 class HostRefused(HawseError):
     """The kernel or the state of the host does not allow it."""
 
@@ -149,6 +156,7 @@ _KINDS: dict[str, type[HawseError]] = {
         NotSupported,
         NotFound,
         Conflict,
+        Forbidden,
         HostRefused,
         OutOfSpace,
         StartFailed,

@@ -310,8 +310,11 @@ def test_statuses(agent: AgentUnderTest) -> None:
         container.remove()
     with refused(404, "no such volume"):
         client.volumes.get("nothing")
-    with refused(409, "already exists"):
+    with refused(403, "not permitted on predefined bridge network"):
         client.networks.create("bridge")
+    client.networks.create("twice")
+    with refused(409, "already exists"):
+        client.networks.create("twice")
     with refused(409, "not paused"):
         container.unpause()
     with refused(501, "connect is not supported"):

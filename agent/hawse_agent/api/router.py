@@ -59,6 +59,7 @@ class Router:
 
     def find(self, method: str, path: str) -> Found:
         """Raises NotFound, or MethodNotAllowed where only the method is another one."""
+        path = re.sub("//+", "/", path)  # of clients that put a name with its slash into the path
         others = set()
         for route in self.routes:
             match = route.regex.match(path)
@@ -86,18 +87,18 @@ def split_version(path: str) -> tuple[tuple[int, int] | None, str]:
     if match is None:
         return None, path
     version = (int(match[1]), int(match[2]))
-    text = f"{version[0]}.{version[1]}"
+    asked = text(version)
     if version < OLDEST:
         raise InputError(
-            f"client version {text} is too old. Minimum supported API version is {_text(OLDEST)}, "
+            f"client version {asked} is too old. Minimum supported API version is {text(OLDEST)}, "
             "please upgrade your client to a newer version"
         )
     if version > NEWEST:
         raise InputError(
-            f"client version {text} is too new. Maximum supported API version is {_text(NEWEST)}"
+            f"client version {asked} is too new. Maximum supported API version is {text(NEWEST)}"
         )
     return version, match[3]
 
 
-def _text(version: tuple[int, int]) -> str:
+def text(version: tuple[int, int]) -> str:
     return f"{version[0]}.{version[1]}"

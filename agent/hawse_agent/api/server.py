@@ -37,7 +37,7 @@ from hawse_agent.api.http import (
     Request,
     Response,
 )
-from hawse_agent.api.router import Router, split_version
+from hawse_agent.api.router import NEWEST, Router, split_version, text
 from hawse_agent.errors import HawseError, InputError, InternalError, OutOfSpace, ProtocolError
 
 CHUNK = 1 << 16
@@ -46,6 +46,7 @@ RETRY = 0.2
 PATIENCE = 1.0
 """Seconds that a client may take to read the head of a hijacked answer before the stream follows it."""
 MAX_HEADER = 1 << 16
+_OF_EVERY_ANSWER = (("Api-Version", text(NEWEST)), ("Ostype", "linux"), ("Docker-Experimental", "false"))
 DRAINED = 1 << 20
 """Bytes of an unread body that are read to keep a connection; with more it is closed."""
 
@@ -170,7 +171,7 @@ class Connection:
             self._audit.record(caller, method, path, status, time.monotonic() - begin)
 
     def _send(self, method: str, answer: Response) -> bool:
-        headers = [("Server", self._product), *answer.headers.items()]
+        headers = [("Server", self._product), *_OF_EVERY_ANSWER, *answer.headers.items()]
         if answer.chunks is not None:
             headers += [("Content-Type", answer.content_type), ("Transfer-Encoding", "chunked")]
             self._stream(_head(answer.status, headers), answer.chunks)

@@ -30,6 +30,27 @@ UNIFIED = "unified"
 LEAF = "daemon"
 
 
+Ability = Literal["memory", "swap", "quota", "shares", "cpuset", "pids"]
+_FILES: Mapping[int, Mapping[Ability, tuple[str, str]]] = {
+    1: {
+        "memory": ("memory", "memory.limit_in_bytes"),
+        "swap": ("memory", "memory.memsw.limit_in_bytes"),
+        "quota": ("cpu", "cpu.cfs_quota_us"),
+        "shares": ("cpu", "cpu.shares"),
+        "cpuset": ("cpuset", "cpuset.cpus"),
+        "pids": ("pids", "cgroup.procs"),
+    },
+    2: {
+        "memory": (UNIFIED, "memory.max"),
+        "swap": (UNIFIED, "memory.swap.max"),
+        "quota": (UNIFIED, "cpu.max"),
+        "shares": (UNIFIED, "cpu.weight"),
+        "cpuset": (UNIFIED, "cpuset.cpus"),
+        "pids": (UNIFIED, "pids.max"),
+    },
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Base:
     version: Literal[1, 2]
@@ -39,6 +60,12 @@ class Base:
     def directories(self) -> list[str]:
         """Each directory once."""
         return list(dict.fromkeys(self.hierarchies.values()))
+
+    def can(self, ability: Ability) -> bool:
+        """Whether this machine's cgroups can limit it."""
+        controller, file = _FILES[self.version][ability]
+        directory = self.hierarchies.get(UNIFIED if self.version == 2 else controller)
+        return directory is not None and os.path.exists(f"{directory}/{file}")
 
 
 def find_base(paths: Paths) -> Base:

@@ -322,8 +322,11 @@ class Containers:
         with self._live[record.id].lock:
             if new_name == record.spec.name:
                 raise Conflict("Renaming a container with the same name as its current name")
-            self._check_name_free(new_name)
-            self._save(replace(record, spec=replace(record.spec, name=new_name)))
+            try:
+                self._check_name_free(new_name)
+                self._save(replace(record, spec=replace(record.spec, name=new_name)))
+            except Conflict as error:
+                raise error.at("Error when allocating new name") from None
         self._networks.renamed(self.record(record.id), record.spec.name)
         self._publish("rename", self._records[record.id], oldName=f"/{record.spec.name}")
 

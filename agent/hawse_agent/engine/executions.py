@@ -30,6 +30,8 @@ class _Execution:
     container: str
     process: ProcessConfig
     attach: AttachOptions
+    user: str
+    privileged: bool
     started: bool = False
     last_exit: int | None = None
 
@@ -83,7 +85,14 @@ class Executions:
             console_height=console[0],
             console_width=console[1],
         )
-        execution = _Execution(id=new_id(), container=record.id, process=process, attach=attach)
+        execution = _Execution(
+            id=new_id(),
+            container=record.id,
+            process=process,
+            attach=attach,
+            user=user,
+            privileged=privileged,
+        )
         with self._lock:
             self._known[execution.id] = execution
             while len(self._known) > KEPT:
@@ -134,6 +143,11 @@ class Executions:
             argv=process.argv,
             tty=process.tty,
             stdin=process.stdin,
+            stdout=execution.attach.stdout,
+            stderr=execution.attach.stderr,
+            user=execution.user,
+            privileged=execution.privileged,
+            detach_keys=execution.attach.detach_keys,
             running=running,
             pid=pid,
             exit_code=exit_code,

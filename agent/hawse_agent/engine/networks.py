@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.state import State
-from hawse_agent.errors import Conflict, InputError, NotFound
+from hawse_agent.errors import Conflict, Forbidden, InputError, NotFound
 from hawse_agent.network.manager import NetworkManager, NetworkObservation
 from hawse_agent.spec.container import ContainerSpec, EndpointSpec
 from hawse_agent.spec.network import NetworkSpec
@@ -81,6 +81,8 @@ class Networks:
         raise NotFound(f"network {reference} not found")
 
     def create(self, spec: NetworkSpec) -> NetworkRecord:
+        if spec.name in _PREDEFINED:
+            raise Forbidden(f"operation is not permitted on predefined {spec.name} network")
         with self._lock:
             if any(record.name == spec.name for record in self._records.values()):
                 raise Conflict(f"network with name {spec.name} already exists")
@@ -98,7 +100,7 @@ class Networks:
     def remove(self, reference: str) -> None:
         record = self.get(reference)
         if record.name in _PREDEFINED:
-            raise Conflict(f"{record.name} is a pre-defined network and cannot be removed")
+            raise Forbidden(f"{record.name} is a pre-defined network and cannot be removed")
         with self._lock:
             users = [e for e in self._state.endpoints() if e.network == record.id]
             if users:

@@ -69,6 +69,11 @@ class ExecView:
     argv: tuple[str, ...]
     tty: bool
     stdin: bool
+    stdout: bool
+    stderr: bool
+    user: str
+    privileged: bool
+    detach_keys: str
     running: bool
     pid: int
     exit_code: int | None

@@ -304,9 +304,11 @@ class ProcessStreams:
         self._finish()
 
     def resize(self, height: int, width: int) -> None:
-        """Raises Conflict when there is no terminal."""
-        if not self._tty or self._stdin is None:
-            raise Conflict("the process has no terminal")
+        """Without a terminal there is nothing to do, as with Docker. Raises Conflict when it has ended."""
+        if not self._tty:
+            return
+        if self._stdin is None:
+            raise Conflict("the process has ended")
         terminal.resize(self._stdin, height, width)
 
     @property

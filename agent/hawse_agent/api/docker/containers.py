@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Literal
 
-from hawse_agent.api.docker import processes, views
+from hawse_agent.api.docker import processes, stats, views
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.images import check_platform
@@ -16,7 +15,6 @@ from hawse_agent.api.docker.lowering import container_spec, resources, restart_p
 from hawse_agent.api.docker.selection import Selection
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
-from hawse_agent.cgroups import Stats
 from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import ContainerView
 from hawse_agent.errors import Conflict, InputError, NotFound, NotSupported
@@ -125,8 +123,11 @@ class Containers:
                 return
 
     def _stats(self, view: ContainerView, before: dict[str, Any] | None) -> dict[str, Any]:
-        now = self._containers.stats(view.id) if view.state.running else Stats()
-        return _stats_json(view, now, before)
+        now = None
+        if view.state.running:
+            with contextlib.suppress(NotFound, FileNotFoundError):  # between two runs, or it has just ended
+                now = self._containers.stats(view.id)
+        return stats.as_json(view, now, before)
 
     # making and removing
 
@@ -170,6 +171,8 @@ class Containers:
     # changing
 
     def start(self, request: Request) -> Response:
+        if request.body.json():
+            raise InputError("starting container with non-empty request body was removed in API v1.24")
         return EMPTY if self._containers.start(request.params["id"]) else _NOT_MODIFIED
 
     def stop(self, request: Request) -> Response:
@@ -201,7 +204,10 @@ class Containers:
         return EMPTY
 
     def rename(self, request: Request) -> Response:
-        self._containers.rename(request.params["id"], request.query.text("name"))
+        name = request.query.text("name")
+        if not name:
+            raise InputError("Neither old nor new names may be empty")
+        self._containers.rename(request.params["id"], name)
         return EMPTY
 
     def update(self, request: Request) -> Response:
@@ -255,78 +261,3 @@ def _condition(text: str) -> Literal["not-running", "next-exit", "removed"]:
         if text == known:
             return known
     raise InputError(f'invalid condition: "{text}"')
-
-
-def _stats_json(view: ContainerView, now: Stats, before: dict[str, Any] | None) -> dict[str, Any]:
-    with open("/proc/stat") as file:
-        ticks = sum(int(word) for word in file.readline().split()[1:9])
-    system = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
-    cpu = {
-        "cpu_usage": {
-            "total_usage": now.cpu_total_ns,
-            "usage_in_usermode": now.cpu_user_ns,
-            "usage_in_kernelmode": now.cpu_system_ns,
-            "percpu_usage": list(now.cpu_percpu_ns),
-        },
-        "system_cpu_usage": system,
-        "online_cpus": os.cpu_count(),
-        "throttling_data": {
-            "periods": now.periods,
-            "throttled_periods": now.throttled_periods,
-            "throttled_time": now.throttled_ns,
-        },
-    }
-    read = views.stamp(datetime.now().timestamp())
-    return {
-        "id": view.id,
-        "name": f"/{view.name}",
-        "read": read,
-        "preread": before["read"] if before is not None else views.NEVER,
-        "cpu_stats": cpu,
-        "precpu_stats": before["cpu_stats"] if before is not None else {"cpu_usage": {"total_usage": 0}},
-        "memory_stats": {
-            "usage": now.memory_usage,
-            "max_usage": now.memory_max_usage,
-            "limit": now.memory_limit or _total_memory(),
-            "failcnt": now.memory_failures,
-            "stats": dict(now.memory_stat),
-        },
-        "pids_stats": {"current": now.pids_current, **({"limit": now.pids_limit} if now.pids_limit else {})},
-        "blkio_stats": {
-            "io_service_bytes_recursive": [_blkio(entry) for entry in now.blkio_bytes],
-            "io_serviced_recursive": [_blkio(entry) for entry in now.blkio_operations],
-        },
-        "num_procs": 0,
-        "storage_stats": {},
-        "networks": _network_counters(view),
-    }
-
-
-def _blkio(entry: Any) -> dict[str, Any]:
-    return {"major": entry.major, "minor": entry.minor, "op": entry.operation, "value": entry.value}
-
-
-def _total_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _network_counters(view: ContainerView) -> dict[str, dict[str, int]]:
-    """Of the container's own interfaces, by its PID 1."""
-    if not view.state.pid or not view.endpoints:
-        return {}
-    found = {}
-    try:
-        with open(f"/proc/{view.state.pid}/net/dev") as file:
-            lines = file.read().splitlines()[2:]
-    except FileNotFoundError:
-        return {}
-    names = ("bytes", "packets", "errors", "dropped")
-    for line in lines:
-        name, _, rest = line.partition(":")
-        numbers = [int(word) for word in rest.split()]
-        if name.strip() != "lo":
-            found[name.strip()] = {
-                **{f"rx_{key}": value for key, value in zip(names, numbers[:4], strict=True)},
-                **{f"tx_{key}": value for key, value in zip(names, numbers[8:12], strict=True)},
-            }
-    return found

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hawse_agent import __version__
-from hawse_agent.api.docker import views
+from hawse_agent.api.docker import info, views
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.http import Request, Response
-from hawse_agent.api.router import NEWEST, OLDEST, Router
+from hawse_agent.api.router import NEWEST, OLDEST, Router, text
 from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import Event
 from hawse_agent.errors import InputError, NotSupported
@@ -26,105 +22,24 @@ _USES = ("container", "image", "volume", "build-cache")
 
 
 def routes(router: Router, engine: Engine) -> None:
-    newest, oldest = (f"{major}.{minor}" for major, minor in (NEWEST, OLDEST))
+    newest, oldest = text(NEWEST), text(OLDEST)
 
     def ping(request: Request) -> Response:
         return Response(
             data=b"OK",
             headers={
-                "Api-Version": newest,
-                "Ostype": "linux",
-                "Docker-Experimental": "false",
                 "Swarm": "inactive",
                 "Builder-Version": "1",
                 "Cache-Control": "no-cache, no-store, must-revalidate",
+                "Pragma": "no-cache",
             },
         )
 
     def version(request: Request) -> Response:
-        kernel, machine = platform.release(), _architecture()
-        return Response(
-            json={
-                "Platform": {"Name": "Hawse agent"},
-                "Version": __version__,
-                "ApiVersion": newest,
-                "MinAPIVersion": oldest,
-                "GitCommit": "",
-                "GoVersion": "",
-                "Os": "linux",
-                "Arch": machine,
-                "KernelVersion": kernel,
-                "BuildTime": "",
-                "Components": [
-                    {
-                        "Name": "Engine",
-                        "Version": __version__,
-                        "Details": {
-                            "ApiVersion": newest,
-                            "MinAPIVersion": oldest,
-                            "Os": "linux",
-                            "Arch": machine,
-                            "KernelVersion": kernel,
-                            "Python": platform.python_version(),
-                        },
-                    }
-                ],
-            }
-        )
+        return Response(json=info.version(engine, newest=newest, oldest=oldest))
 
-    def info(request: Request) -> Response:
-        states = Counter(view.state.status for view in engine.containers.list())
-        return Response(
-            json={
-                "ID": engine.paths.instance or "default",
-                "Name": platform.node(),
-                "ServerVersion": __version__,
-                "Containers": sum(states.values()),
-                "ContainersRunning": states["running"] + states["restarting"],
-                "ContainersPaused": states["paused"],
-                "ContainersStopped": states["created"] + states["exited"] + states["dead"],
-                "Images": len(engine.images.list()),
-                "Driver": "overlay2",
-                "DriverStatus": [],
-                "Plugins": {
-                    "Volume": ["local"],
-                    "Network": ["bridge", "host", "null"],
-                    "Log": ["json-file", "local", "none"],
-                },
-                "MemoryLimit": True,
-                "SwapLimit": True,
-                "CpuCfsPeriod": True,
-                "CpuCfsQuota": True,
-                "CPUShares": True,
-                "CPUSet": True,
-                "PidsLimit": True,
-                "OomKillDisable": False,
-                "IPv4Forwarding": _sysctl("net/ipv4/ip_forward") == "1",
-                "LoggingDriver": "json-file",
-                "CgroupDriver": "cgroupfs",
-                "CgroupVersion": str(engine.cgroup_base.version),
-                "KernelVersion": platform.release(),
-                "OperatingSystem": _system_name(),
-                "OSType": "linux",
-                "Architecture": platform.machine(),
-                "NCPU": os.cpu_count(),
-                "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-                "DockerRootDir": str(engine.paths.lib),
-                "DefaultRuntime": "hawse",
-                "Runtimes": {"hawse": {"path": "hawse-agent"}},
-                "SecurityOptions": [
-                    "name=seccomp,profile=builtin",
-                    "name=cgroupns",
-                    *(["name=userns"] if engine.settings.userns.default == "auto" else []),
-                ],
-                "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": ""},
-                "Labels": [],
-                "ExperimentalBuild": False,
-                "LiveRestoreEnabled": True,
-                "IndexServerAddress": "https://index.docker.io/v1/",
-                "Warnings": None,
-            }
-        )
+    def about(request: Request) -> Response:
+        return Response(json=info.info(engine))
 
     def events(request: Request) -> Response:
         since, until = request.query.number("since"), request.query.number("until")
@@ -196,7 +111,7 @@ def routes(router: Router, engine: Engine) -> None:
 
     router.add("GET", "/_ping", ping)
     router.add("GET", "/version", version)
-    router.add("GET", "/info", info)
+    router.add("GET", "/info", about)
     router.add("GET", "/events", events)
     router.add("GET", "/system/df", disk_usage)
     router.add("POST", "/auth", auth)
@@ -228,19 +143,3 @@ def _of_image(event: Event, wanted: Sequence[str]) -> bool:
     if event.kind == "image":
         known |= {event.id, event.id.rpartition(":")[0]}
     return bool(known & set(wanted))
-
-
-def _architecture() -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-
-
-def _sysctl(name: str) -> str:
-    with open(f"/proc/sys/{name}") as file:
-        return file.read().strip()
-
-
-def _system_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
-    except OSError:
-        return "Linux"

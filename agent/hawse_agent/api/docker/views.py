@@ -95,12 +95,22 @@ def inspect(
         "ExecIDs": list(executions) or None,
         "HostConfig": host_config(spec),
         **_id_mappings(record),
-        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": str(directory / "upper")}},
+        "GraphDriver": {
+            "Name": "overlay2",
+            "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")},
+        },
         "Mounts": mounts(record, paths),
         "Config": config(view, image),
         "NetworkSettings": {
+            "Bridge": "",
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
             "Ports": port_bindings(view, image),
             "SandboxID": view.id,
+            "SandboxKey": f"/proc/{state.pid}/ns/net" if state.pid else "",
             "Networks": _networks(view, networks),
             **_first_endpoint(view, networks),
         },
@@ -332,6 +342,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "ReadonlyPaths": list(readonly_paths(spec)) or (None if spec.readonly_paths is None else []),
         "ConsoleSize": [spec.console_height, spec.console_width],
         "Runtime": "hawse",
+        **_NEVER_SET,
         **resources(spec.resources),
     }
 
@@ -339,6 +350,27 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
 def _link_text(name: str, link: str) -> str:
     other, _, alias = link.partition(":")
     return f"/{other}:/{name}/{alias}"
+
+
+_NEVER_SET: dict[str, Any] = {
+    "BlkioWeight": 0,
+    "BlkioWeightDevice": None,
+    "Cgroup": "",
+    "CgroupParent": "",
+    "CpuCount": 0,
+    "CpuPercent": 0,
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
+    "DeviceCgroupRules": None,
+    "DeviceRequests": None,
+    "IOMaximumBandwidth": 0,
+    "IOMaximumIOps": 0,
+    "Isolation": "",
+    "MemorySwappiness": None,
+    "OomKillDisable": False,
+    "VolumeDriver": "",
+}
+"""What clients look at and no container here has: asked for, it is refused."""
 
 
 def _log_options(log: LogConfig) -> dict[str, str]:
@@ -571,10 +603,15 @@ def _first_endpoint(view: ContainerView, networks: Mapping[str, NetworkRecord]) 
         network = networks.get(endpoint.network)
         if network is not None and network.default:
             shown = endpoint_json(endpoint, network)
-            return {
-                key: shown[key] for key in ("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID")
-            }
-    return {"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "MacAddress": "", "EndpointID": ""}
+            return {key: shown[key] for key in _OF_FIRST}
+    shown = _no_endpoint(None)
+    return {key: shown[key] for key in _OF_FIRST}
+
+
+_OF_FIRST = (
+    *("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID"),
+    *("IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"),
+)
 
 
 def execution(view: ExecView) -> dict[str, Any]:
@@ -586,14 +623,15 @@ def execution(view: ExecView) -> dict[str, Any]:
             "tty": view.tty,
             "entrypoint": view.argv[0],
             "arguments": list(view.argv[1:]),
-            "privileged": False,
+            "privileged": view.privileged,
+            **({"user": view.user} if view.user else {}),
         },
         "OpenStdin": view.stdin,
-        "OpenStderr": True,
-        "OpenStdout": True,
-        "CanRemove": not view.running,
+        "OpenStderr": view.stderr,
+        "OpenStdout": view.stdout,
+        "CanRemove": False,
         "ContainerID": view.container,
-        "DetachKeys": "",
+        "DetachKeys": view.detach_keys,
         "Pid": view.pid,
     }
 
@@ -721,8 +759,21 @@ def network(record: NetworkRecord, members: Sequence[tuple[EndpointRecord, str]]
             }
             for endpoint, name in members
         },
-        "Options": dict(record.options),
+        "Options": {**(_default_options(record) if record.default else {}), **record.options},
         "Labels": dict(record.labels),
+    }
+
+
+def _default_options(record: NetworkRecord) -> dict[str, str]:
+    """Where clients look for the name of the default bridge."""
+    prefix = "com.docker.network"
+    return {
+        f"{prefix}.bridge.default_bridge": "true",
+        f"{prefix}.bridge.enable_icc": "true" if record.icc else "false",
+        f"{prefix}.bridge.enable_ip_masquerade": "true",
+        f"{prefix}.bridge.host_binding_ipv4": "0.0.0.0",
+        f"{prefix}.bridge.name": record.bridge,
+        f"{prefix}.driver.mtu": str(record.mtu),
     }
 
 

@@ -237,6 +237,7 @@ def test_what_inspect_shows_can_be_asked_for_again() -> None:
             "SecurityOpt": ["no-new-privileges", "seccomp=unconfined"], "ExtraHosts": ["a:10.0.0.1"],
             "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]},
             "Ulimits": [{"Name": "nofile", "Soft": 5, "Hard": 6}], "Sysctls": {"net.core.somaxconn": "5"},
+            "MaskedPaths": [], "ReadonlyPaths": [],
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m"}}, "NetworkMode": "shop",
         },
     }  # fmt: skip
@@ -283,13 +284,19 @@ def test_networks_volumes_executions_and_events() -> None:
             argv=("a", "b"),
             tty=False,
             stdin=True,
+            stdout=True,
+            stderr=False,
+            user="bob",
+            privileged=False,
+            detach_keys="",
             running=False,
             pid=0,
             exit_code=3,
         )
     )
     assert (execution["ExitCode"], execution["Running"], execution["ContainerID"]) == (3, False, ID)
-    assert execution["ProcessConfig"]["arguments"] == ["b"]
+    assert (execution["ProcessConfig"]["arguments"], execution["ProcessConfig"]["user"]) == (["b"], "bob")
+    assert (execution["OpenStdin"], execution["OpenStdout"], execution["OpenStderr"]) == (True, True, False)
     event = views.event(Event(kind="container", action="die", id=ID, attributes={"image": "box"}, time=NOW))
     assert (event["status"], event["from"], event["time"]) == ("die", "box", 1_700_000_000)
     assert event["Actor"] == {"ID": ID, "Attributes": {"image": "box"}}
