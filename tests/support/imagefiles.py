@@ -94,13 +94,16 @@ def put(store: ImageStore, *blobs: bytes) -> None:
 def docker_archive(images: Iterable[tuple[bytes, Sequence[bytes], Sequence[str]]]) -> bytes:
     """`docker save` of old: configuration, layers and names of each image."""
     members, described = [], []
+    written: set[str] = set()
     for config_data, layers, names in images:
         name = f"{sha256(config_data)[7:]}.json"
         members.append(entry(name, config_data))
         paths = []
         for layer in layers:
             paths.append(f"{sha256(layer)[7:19]}/layer.tar")
-            members.append(entry(paths[-1], layer))
+            if paths[-1] not in written:
+                members.append(entry(paths[-1], layer))
+                written.add(paths[-1])
         described.append({"Config": name, "RepoTags": list(names), "Layers": paths})
     return tar(*members, entry("manifest.json", json.dumps(described).encode()))
 

@@ -168,7 +168,7 @@ class Response:
     def encoded(self) -> tuple[bytes, str]:
         """Body and content type of an answer that is not streamed."""
         if self.json is not _NOTHING:
-            return json.dumps(self.json, ensure_ascii=False).encode() + b"\n", JSON
+            return json.dumps(self.json, ensure_ascii=False).encode(errors="replace") + b"\n", JSON
         return self.data, self.content_type or "text/plain; charset=utf-8"
 
 
@@ -206,6 +206,8 @@ def begun(pieces: Iterator[T]) -> Iterator[T]:
 def lines(messages: Iterator[Mapping[str, Any]]) -> Response:
     """A stream of JSON lines, each sent at once."""
     return Response(
-        chunks=(json.dumps(message, ensure_ascii=False).encode() + b"\n" for message in messages),
+        chunks=(
+            json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n" for message in messages
+        ),
         content_type=JSON,
     )

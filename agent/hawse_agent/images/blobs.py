@@ -159,6 +159,10 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
     """A JSON object; raises InputError."""
     try:
         value = json.loads(data)
+        if (
+            b"\\ud" in data.lower()
+        ):  # half a character, perhaps, which no answer and no system call could hold
+            json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         raise InputError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):

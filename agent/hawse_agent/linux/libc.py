@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Any
 
@@ -37,8 +38,8 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 def error(what: str) -> OSError:
     """The OSError of the call that has just failed in this thread."""
-    errno = ctypes.get_errno()
-    return OSError(errno, f"{what}: {os.strerror(errno)}")
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def _as_register(
@@ -50,5 +51,7 @@ def _as_register(
     if isinstance(value, int):
         return ctypes.c_long(value)
     if isinstance(value, bytes):
+        if b"\0" in value:  # C would see another, shorter text
+            raise OSError(errno.EINVAL, f"{value!r}: {os.strerror(errno.EINVAL)}")
         return ctypes.c_char_p(value)
     return ctypes.byref(value)

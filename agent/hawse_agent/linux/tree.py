@@ -32,7 +32,10 @@ def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True)
     an owned fd."""
     resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
-    name = os.fsencode(path) or b"."
+    try:
+        name = os.fsencode(path) or b"."
+    except UnicodeEncodeError:  # half a character, from JSON
+        raise OSError(errno.EINVAL, f"{path!r}: {os.strerror(errno.EINVAL)}") from None
     for _ in range(_TRIES):
         try:
             return libc.syscall("openat2", root_fd, name, how, ctypes.sizeof(how), what=path)

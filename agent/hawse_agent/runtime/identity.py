@@ -16,8 +16,7 @@ from hawse_agent.linux import privilege, tree
 from hawse_agent.spec.container import Ulimit
 from hawse_agent.spec.runtime import ProcessConfig
 
-_MAX_FILE = 16 * 1024 * 1024
-_MAX_LINE = 1024 * 1024
+_MAX_FILE = 4 * 1024 * 1024
 _MAX_ID = (1 << 31) - 1
 
 _RLIMITS = {
@@ -205,12 +204,12 @@ def _groups(root: int | None = None) -> Iterator[tuple[str, int, list[str]]]:
 
 def _entries(path: str, count: int, root: int | None) -> Iterator[list[str]]:
     for line in _lines(path, root):
-        fields = line.strip().split(":")
-        if not line.startswith("#") and len(fields) >= count - 1:
+        if line.count(b":") >= count - 2 and not line.startswith(b"#"):
+            fields = line.decode(errors="surrogateescape").strip().split(":")
             yield fields + [""] * (count - len(fields))
 
 
-def _lines(path: str, root: int | None) -> Iterator[str]:
+def _lines(path: str, root: int | None) -> Iterator[bytes]:
     """An image may have a FIFO, a device, a giant file or a link to a descriptor of ours there; a missing one
     is empty."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -221,9 +220,7 @@ def _lines(path: str, root: int | None) -> Iterator[str]:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise InputError(f"{path} of the container is not a regular file")
-        left = _MAX_FILE
-        while line := file.readline(_MAX_LINE):
-            left -= len(line)
-            if left < 0 or len(line) == _MAX_LINE:
-                raise InputError(f"{path} of the container is longer, or has a line longer, than is sensible")
-            yield line.decode(errors="surrogateescape")
+        content = file.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        raise InputError(f"{path} of the container is larger than {_MAX_FILE} bytes")
+    yield from content.split(b"\n")

@@ -154,7 +154,10 @@ def confine(child: Child) -> None:
 def execute(child: Child) -> None:
     """Never returns: the program runs, or ExecFailed."""
     argv0 = child.process.argv[0]
-    path = find_program(argv0, child.env)
+    try:
+        path = find_program(argv0, child.env)
+    except ValueError as error:  # a NUL in it
+        raise ExecFailed(f"exec: {error}", NOT_EXECUTABLE) from error
     if _leads_to(path, child.own_program):
         raise ExecFailed(f'exec: "{argv0}": permission denied: it supervises the container', NOT_EXECUTABLE)
     privilege.die_with_parent()
@@ -169,6 +172,8 @@ def execute(child: Child) -> None:
     except OSError as error:
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         raise ExecFailed(f"exec {path}: {_reason(error)}", code) from error
+    except ValueError as error:  # an argument or a variable with a NUL, or without a name
+        raise ExecFailed(f"exec {path}: {error}", NOT_EXECUTABLE) from error
 
 
 def find_program(argv0: str, env: Mapping[str, str]) -> str:
