@@ -181,3 +181,16 @@ def test_ports_processes_and_logs(agent: AgentUnderTest) -> None:
     assert (done.stdout, done.stderr) == ("said\n", "aside\n")
     (top,) = json.loads(out(agent, "--json", "top", "web")).values()
     assert top["Processes"][0][-1] == "sleep 1000"
+
+
+def test_a_reader_that_has_gone_is_no_failure(agent: AgentUnderTest) -> None:
+    sleeper(agent, "one")
+    command = f"{sys.executable} -m hawse export one | head -c 1000 | wc -c; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "HAWSE_SOCKET": str(agent.socket)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.split(), done.stderr) == (["1000", "141"], "")

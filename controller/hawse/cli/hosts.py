@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from hawse.cli.context import Context, Place
 from hawse.fleet import pool
-from hawse_agent.errors import HawseError, InputError, ProtocolError, Unreachable
+from hawse_agent.errors import HawseError, InputError, InternalError, ProtocolError, Unreachable
 
 if TYPE_CHECKING:
     from hawse.fleet.client import AgentClient
@@ -41,6 +41,10 @@ def each(context: Context, places: Sequence[Place], work: Callable[[Place], R]) 
     outcomes = pool.run(
         places, work, forks=context.forks, cancel=lambda place: context.cut(place.name), done=done
     )
+    for outcome in outcomes.hosts:
+        cause = outcome.error.__cause__ if isinstance(outcome.error, InternalError) else None
+        if isinstance(cause, BrokenPipeError):  # whoever reads our output has gone: `| head`
+            raise cause
     if outcomes.interrupted:
         _say_how_far(context, outcomes)
     elif single and (error := outcomes.hosts[0].error) is not None:
