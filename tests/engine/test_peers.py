@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import busybox, isolation
@@ -128,3 +129,171 @@ def test_the_agent_loads_what_dockerd_saves(both: tuple[Dockerd, AgentUnderTest]
     agent.docker("load", "-i", str(archive))
     assert agent.docker("run", "--rm", "peer:1", "echo", "it runs").stdout == "it runs\n"
     agent.docker("rmi", "peer:1")
+
+
+PREPARE = """\
+rm -rf /t /l; mkdir -p /t/dir/sub /t/empty; echo one > /t/f; echo two > /t/dir/g
+ln -s dir /t/dl; ln -s /t/f /t/fl; ln -s nowhere /t/bl; mkfifo /t/pipe; ln -s /t /l
+chmod 750 /t/dir; chown -R 5:6 /t/dir
+"""
+COPIES_OUT = [
+    *(
+        "f new",
+        "f old",
+        "f dir",
+        "f dir/",
+        "f nodir/",
+        "f nodir/x",
+        "dir new",
+        "dir new/",
+        "dir dir",
+        "dir old",
+    ),
+    *("dir/. new", "dir/. dir", "dir/. old", "dl new", "dl/ new", "dl/. new", "dl/g new", "fl new", "bl new"),
+    *(
+        "-L dl new",
+        "-L fl new",
+        "-L fl dir",
+        "-L bl new",
+        "-a dir new",
+        "empty new",
+        "nope new",
+        "f/ new",
+        "pipe new",
+    ),
+    *("../l/f new", "../../../t/f new", "../t/./dir/../f new"),
+]
+COPIES_IN = [
+    *(
+        "old new",
+        "old f",
+        "old dir",
+        "old dir/",
+        "old nodir/",
+        "old nodir/x",
+        "old f/",
+        "old f/x",
+        "old dl",
+        "old fl",
+    ),
+    *(
+        "old bl",
+        "old pipe",
+        "dir new",
+        "dir new/",
+        "dir dir",
+        "dir f",
+        "dir dl",
+        "dir/. new",
+        "dir/. dir",
+        "dir/. f",
+    ),
+    *("link new", "-L link new", "-a old new", "-a dir dir", "nope new", "old ../l/new", "dir ../l"),
+]
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_both_copy_alike(both: tuple[Dockerd, AgentUnderTest], tmp_path: Path, state: str) -> None:
+    """Each form of docker cp, out and in: exit code, message, and what is there afterwards."""
+    dockerd, agent = both
+    results = []
+    for name, docker in (
+        ("theirs", dockerd.docker),
+        ("ours", lambda *words: agent.docker(*words, code=None)),
+    ):
+        found = {}
+        docker("run", "-d", "--name", "box", BUSYBOX, "sleep", "1000")
+        place = tmp_path / name
+        for words in COPIES_OUT:
+            _reset(docker, place, state)
+            *options, source, target = words.split()
+            done = docker("cp", *options, f"box:/t/{source}", f"{place}/{target}")
+            found[f"out {words}"] = (done.returncode, _plain(done.stderr, place), _tree(place))
+        for words in COPIES_IN:
+            _reset(docker, place, state)
+            *options, source, target = words.split()
+            done = docker("cp", *options, f"{place}/{source}", f"box:/t/{target}")
+            docker("cp", "-a", "box:/t", f"{place}/seen")
+            found[f"in {words}"] = (done.returncode, _plain(done.stderr, place), _tree(place / "seen"))
+        docker("rm", "-f", "box")
+        results.append(found)
+    theirs, ours = results
+    differing = {case: (theirs[case], ours[case]) for case in theirs if theirs[case] != ours[case]}
+    assert not differing
+
+
+def _reset(docker: Any, place: Path, state: str) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "dir").mkdir(parents=True)
+    (place / "old").write_text("old\n")
+    (place / "dir/old").write_text("old in dir\n")
+    (place / "link").symlink_to("old")
+    os.chown(place / "old", 1234, 4321)
+    docker("start", "box")
+    docker("exec", "box", "sh", "-c", PREPARE)
+    if state == "stopped":
+        docker("stop", "-t", "0", "box")
+
+
+def _plain(text: str, place: Path) -> str:
+    """Docker names its own directories where something is not one, and its client what it gave up writing."""
+    lines = [line for line in text.replace(str(place), "PLACE").splitlines() if not line.startswith("time=")]
+    return "not a directory" if "not a directory" in text else "\n".join(lines)
+
+
+def _tree(top: Path) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [top, *top.rglob("*")] if os.path.lexists(top) else []:
+        status = path.lstat()
+        content = ""
+        if path.is_symlink():
+            content = os.readlink(path)
+        elif path.is_file():
+            content = path.read_text()
+        found[str(path.relative_to(top))] = (status.st_mode, status.st_uid, status.st_gid, content)
+    return found
+
+
+CHANGES = [
+    "true",
+    "touch /new",
+    "mkdir -p /new/dir; echo x > /new/dir/f",
+    "echo more >> /etc/passwd",
+    "chmod 644 /etc/passwd",
+    "chmod 700 /root",
+    "chown 5:5 /home/bob",
+    "touch /home/bob/x; rm /home/bob/x",
+    "rm /bin/vi",
+    "rm -r /home",
+    "rm -r /home; mkdir /home; touch /home/x",
+    "rm -r /home; echo file > /home",
+    "rm /bin/vi; mkdir -p /bin/vi/in",
+    "ln -s /nowhere /link; mkfifo /pipe; mknod /node c 1 3",
+    "mv /etc/group /etc/moved",
+    "touch /vol/inside",
+]
+
+
+def test_both_find_the_same_changes(both: tuple[Dockerd, AgentUnderTest]) -> None:
+    dockerd, agent = both
+    for script in CHANGES:
+        words = [
+            "--name",
+            "box",
+            "-v",
+            "/vol",
+            "-v",
+            "/etc/inner",
+            "-w",
+            "/work/here",
+            BUSYBOX,
+            "sh",
+            "-c",
+            script,
+        ]
+        found = []
+        for docker in (dockerd.docker, agent.docker):
+            docker("run", *words)
+            found.append(sorted(docker("diff", "box").stdout.splitlines()))
+            docker("rm", "-v", "box")
+        assert found[0] == found[1], script

@@ -90,8 +90,6 @@ class _Comparison:
                 yield path, "modified"
             if stat.S_ISDIR(new.st_mode):
                 pending.append((path, both))
-            elif old is not None and stat.S_ISDIR(old.st_mode):
-                yield from self._hidden(path, frozenset())
         if lower is not None and _is_opaque(directory):
             yield from self._hidden(prefix.rstrip("/"), frozenset(names))
 
