@@ -19,6 +19,8 @@ class Done:
     code: int
     stdout: str
     stderr: str
+    data: bytes = b""
+    """What was written to stdout, when it is `binary`."""
 
 
 class Terminal(io.TextIOWrapper):
@@ -29,7 +31,12 @@ class Terminal(io.TextIOWrapper):
 
 
 def hawse(
-    socket: Path, *words: str, code: int | None = 0, input: bytes = b"", terminal: bool = False
+    socket: Path,
+    *words: str,
+    code: int | None = 0,
+    input: bytes = b"",
+    terminal: bool = False,
+    binary: bool = False,
 ) -> Done:
     """`code` None allows every exit code."""
     kind = Terminal if terminal else io.TextIOWrapper
@@ -42,10 +49,11 @@ def hawse(
         contextlib.redirect_stderr(streams[1]),
     ):
         ended = main(words)
-    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    data, errors = (stream.buffer.getvalue() for stream in streams)  # type: ignore[attr-defined]
+    out, err = "" if binary else data.decode(), errors.decode()
     assert "Traceback" not in err
     assert code is None or ended == code, f"hawse {' '.join(words)} ended with {ended}: {out}{err}"
-    return Done(code=ended, stdout=out, stderr=err)
+    return Done(code=ended, stdout=out, stderr=err, data=data if binary else b"")
 
 
 def same(agent: AgentUnderTest, *words: str, docker: tuple[str, ...] = ()) -> None:
