@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -551,12 +552,63 @@ def test_init_reaps_and_passes_signals_on(machine: Machine) -> None:
         assert os.waitstatus_to_exitcode(status) == 7
 
 
-def test_init_hides_itself(machine: Machine) -> None:
-    result = machine.sh(
-        "readlink /proc/1/exe || echo hidden; cat /proc/1/environ | wc -c; ls /proc/1/fd", init=True
-    )
-    assert "hidden" in result.lines
-    assert "Permission denied" in result.output
+def test_init_has_nothing_of_ours(machine: Machine) -> None:
+    """No memory, no variable, no descriptor; and its program cannot be written to."""
+    script = """
+        until test "$(cat /proc/1/comm)" = hawse-init; do sleep 0.01; done
+        tr '\\0' ' ' < /proc/1/cmdline; echo; cat /proc/1/environ | wc -c; ls /proc/1/fd | wc -l
+        readlink /proc/1/exe; (: > /proc/1/exe) 2> /dev/null || echo sealed
+        awk '/^Rss/ { print $2 < 100 }' /proc/1/smaps_rollup
+    """
+    result = machine.sh(script, init=True, process={"env": ("PATH=/bin", "SECRET=x")})
+    assert result.lines == ["hawse-init 2 ", "0", "0", "/memfd:hawse-init (deleted)", "sealed", "1"]
+
+
+@pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("kill -9 $$", 137), ("kill -SEGV $$", 139)])
+def test_init_ends_as_the_program_does(machine: Machine, ending: str, code: int) -> None:
+    assert machine.sh(ending, init=True).code == code
+
+
+def test_init_reaps_what_others_leave(machine: Machine) -> None:
+    """Hundreds of orphans, half of them of a process that was executed beside it; none stays."""
+    many = "i=0; while [ $i -lt 200 ]; do (sleep 0 &); i=$((i+1)); done; echo made"
+    config = machine.config("sh", "-c", f"{many}; exec sleep 1000", init=True)
+    with started(config) as (spawned, output):
+        assert os.read(output, 5) == b"made\n"
+        assert execute(config, spawned, "sh", "-c", many).output == "made\n"
+        gone = "until test $(ls -d /proc/[0-9]* | wc -l) -le 10; do sleep 0.05; done"
+        assert execute(config, spawned, "timeout", "30", "sh", "-c", gone).code == 0
+
+
+def test_init_gives_the_terminal_to_the_program(machine: Machine) -> None:
+    script = "trap 'echo got; exit 4' INT; echo up; while :; do sleep 0.05; done"
+    with started(machine.config("sh", "-c", script, init=True, process={"tty": True})) as (spawned, _):
+        assert spawned.console is not None
+        assert os.read(spawned.console, 100).startswith(b"up")
+        os.write(spawned.console, b"\x03")
+        assert "got" in read_all(spawned.console)
+        _, status = os.waitpid(spawned.pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 4
+
+
+def test_init_passes_real_time_signals_on_to_another_user(machine: Machine) -> None:
+    number = signal.SIGRTMIN + 3
+    script = f"trap 'echo rt; exit 5' {number:d}; echo up; while :; do sleep 0.05; done"
+    with started(machine.config("sh", "-c", script, init=True, process={"user": "bob"})) as (spawned, output):
+        assert os.read(output, 3) == b"up\n"
+        os.kill(spawned.pid, number)
+        assert read_all(output) == "rt\n"
+
+
+def test_init_under_a_filter_that_forbids_it_to_wait_for_signals(machine: Machine) -> None:
+    """It passes nothing on then, but ends as the program ends, and does not turn in circles."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["rt_sigtimedwait"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }
+    script = "(sleep 0.01 &); sleep 1; awk '{ print $14 + $15 < 50 }' /proc/1/stat; exit 6"
+    result = machine.sh(script, init=True, seccomp=json.dumps(profile))
+    assert (result.code, result.lines) == (6, ["1"])
 
 
 def test_init_reports_a_missing_program(machine: Machine) -> None:

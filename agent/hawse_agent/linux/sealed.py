@@ -81,17 +81,35 @@ def overlay(path: str) -> int:
 
 
 def memfd(path: str) -> int:
+    with open(path, "rb") as file:
+
+        def fill(copy: int) -> None:
+            while os.sendfile(copy, file.fileno(), None, 1 << 30):
+                pass
+
+        return _sealed("hawse-agent", fill)
+
+
+def program(name: str, data: bytes) -> int:
+    """An executable fd (close-on-exec) of these bytes. Raises HostRefused."""
+    try:
+        return _sealed(name, lambda copy: os.write(copy, data))
+    except PermissionError as error:
+        raise HostRefused(
+            "this host executes no program from memory", hint="the sysctl vm.memfd_noexec must not be 2"
+        ) from error
+
+
+def _sealed(name: str, fill: Callable[[int], object]) -> int:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        copy = os.memfd_create("hawse-agent", flags | _MFD_EXEC)
+        copy = os.memfd_create(name, flags | _MFD_EXEC)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        copy = os.memfd_create("hawse-agent", flags)
+        copy = os.memfd_create(name, flags)
     try:
-        with open(path, "rb") as file:
-            while os.sendfile(copy, file.fileno(), None, 1 << 30):
-                pass
+        fill(copy)
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
         # Executed through a descriptor that cannot write, or the kernel would find the file busy.
         return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)

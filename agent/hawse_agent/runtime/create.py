@@ -19,7 +19,7 @@ from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
 from hawse_agent.failpoints import reach
 from hawse_agent.linux import namespace, privilege, seccomp
-from hawse_agent.runtime import handshake, identity, process, userns
+from hawse_agent.runtime import handshake, identity, process, reaper, userns
 from hawse_agent.runtime.handshake import ParentEnd
 from hawse_agent.runtime.init import Init, run
 from hawse_agent.runtime.process import Stdio
@@ -145,6 +145,7 @@ def spawn(
             base=base,
             netns_fd=joined.get("net", netns_fd),
             brother=lifeline is not None,
+            reaper=_open_reaper(config, opened),
             joined=tuple(joined[kind] for kind in ("ipc", "uts") if kind in joined),
         )
         parent = ParentEnd(ours)
@@ -293,6 +294,14 @@ def clone_into(flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None =
         os.close(own)
         if cgroup_fd is not None:
             os.close(cgroup_fd)
+
+
+def _open_reaper(config: RuntimeConfig, opened: contextlib.ExitStack) -> int | None:
+    if not config.init:
+        return None
+    fd = reaper.seal()
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _open_namespace(of: str, kind: str, opened: contextlib.ExitStack) -> int:

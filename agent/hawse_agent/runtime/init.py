@@ -16,11 +16,11 @@ from typing import NoReturn
 
 from hawse_agent.cgroups import Base, Tree
 from hawse_agent.failpoints import reach
-from hawse_agent.linux import mount, namespace, privilege, tree
-from hawse_agent.runtime import console, devices, mounts, process, rootfs, userns
+from hawse_agent.linux import mount, namespace, tree
+from hawse_agent.runtime import console, devices, mounts, process, reaper, rootfs, userns
 from hawse_agent.spec.runtime import RuntimeConfig
 
-_PASSED_ON = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+_ALL_SIGNALS = signal.valid_signals()
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
 
@@ -35,6 +35,8 @@ class Init(process.Child):
     """It is a child of the caller's parent."""
     joined: tuple[int, ...]
     """IPC and UTS namespace of other containers."""
+    reaper: int | None
+    """The program that PID 1 becomes, where the container wants an init."""
     brought: userns.Brought | None = None
     """With ids of its own: what was mounted outside."""
     targets: frozenset[str] = frozenset()
@@ -54,9 +56,9 @@ def run(init: Init) -> NoReturn:
         if init.master is not None:
             os.close(init.master)
         init.shim.wait_for_go()
-        if init.config.init:
+        if init.reaper is not None:
             _next(init, "init")
-            _become_reaper_beside_program(init)
+            _start_program_beside(init, init.reaper)
         _next(init, "confine")
         process.confine(init)
         _next(init, "exec")
@@ -221,24 +223,18 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
-def _become_reaper_beside_program(init: Init) -> None:
-    """With `init`: the program becomes PID 2, this process stays PID 1. Returns in the program only."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # before there is anything that can be missed
+def _start_program_beside(init: Init, program: int) -> None:
+    """The program becomes PID 2, and this process, PID 1, our init. Returns in the program only."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # before there is an end that can be missed
     main = os.fork()
     if main == 0:
         os.setpgid(0, 0)
         if init.process.tty:
             _to_foreground()
         return
-    try:
-        init.shim.close()
-        process.confine(init)
-        privilege.set_dumpable(False)  # or the container's root could read what the shim's memory held
-        privilege.die_with_parent()
-        privilege.set_title("hawse-init")
-        _reap(main)
-    finally:
-        os._exit(process.ENGINE)
+    process.confine(init)
+    process.let_go(init, keep=0)
+    reaper.execute(program, main)
 
 
 def _to_foreground() -> None:
@@ -246,25 +242,3 @@ def _to_foreground() -> None:
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     os.tcsetpgrp(0, os.getpgrp())
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
-
-
-def _reap(main: int) -> NoReturn:
-    """PID 1: passes signals on to the program, reaps every orphan, ends with the program."""
-    while True:
-        number = signal.sigwait(_PASSED_ON)
-        if number != signal.SIGCHLD:
-            try:
-                os.kill(main, number)
-            except OSError:
-                pass  # it has just ended, or runs as somebody else: PID 1 can do no more than that
-            continue
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                os._exit(process.ENGINE)
-            if pid == 0:
-                break
-            if pid == main:
-                code = os.waitstatus_to_exitcode(status)
-                os._exit(code if code >= 0 else 128 - code)

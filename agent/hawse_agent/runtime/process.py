@@ -160,12 +160,7 @@ def execute(child: Child) -> None:
         raise ExecFailed(f"exec: {error}", NOT_EXECUTABLE) from error
     if _leads_to(path, child.own_program):
         raise ExecFailed(f'exec: "{argv0}": permission denied: it supervises the container', NOT_EXECUTABLE)
-    privilege.die_with_parent()
-    if not child.shim.parent_lives():
-        os._exit(ENGINE)
-    if child.filter is not None and child.process.no_new_privileges:
-        seccomp.load(child.filter)
-    libc.syscall("close_range", 3, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
+    let_go(child, keep=3)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execve(path, child.process.argv, child.env)
@@ -174,6 +169,16 @@ def execute(child: Child) -> None:
         raise ExecFailed(f"exec {path}: {_reason(error)}", code) from error
     except ValueError as error:  # an argument or a variable with a NUL, or without a name
         raise ExecFailed(f"exec {path}: {error}", NOT_EXECUTABLE) from error
+
+
+def let_go(child: Child, *, keep: int) -> None:
+    """The last thing before an exec: die with the parent, and take no descriptor along but the first ones."""
+    privilege.die_with_parent()
+    if not child.shim.parent_lives():
+        os._exit(ENGINE)
+    if child.filter is not None and child.process.no_new_privileges:
+        seccomp.load(child.filter)
+    libc.syscall("close_range", keep, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
 
 
 def find_program(argv0: str, env: Mapping[str, str]) -> str:
