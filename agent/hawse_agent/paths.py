@@ -62,6 +62,12 @@ class Paths:
         return self.lib / "incoming"
 
     @property
+    def mountpoints(self) -> Path:
+        """The lowest layer of every container: empty directories and files for what is mounted into it.
+        Alone in its directory, since with user namespaces that is mounted once more."""
+        return self.lib / "mountpoints" / "layer"
+
+    @property
     def layers(self) -> Path:
         """`layers/<diff_id hex>/`: one unpacked directory per layer, shared by all images."""
         return self.lib / "layers"

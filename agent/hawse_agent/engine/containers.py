@@ -446,7 +446,7 @@ class Containers:
 
     def stack(self, record: ContainerRecord) -> Stack:
         """What its root is made of on the disk."""
-        layers = self._images.layer_dirs(self._images.get(record.image_id))
+        layers = self._layers(self._images.get(record.image_id))
         home = self._paths.container(record.id)
         around = self._surroundings(record, layers, resolve.Namespaces(network="none"))
         return Stack(
@@ -455,6 +455,10 @@ class Containers:
             binds=resolve.mounts(record, around, home)[0],
             read_only=record.spec.read_only,
         )
+
+    def _layers(self, image: Image) -> tuple[Path, ...]:
+        """Of a container's root, topmost first."""
+        return (*self._images.layer_dirs(image), self._paths.mountpoints)
 
     def user(self, record: ContainerRecord) -> str:
         """As whom it runs; "" is root."""
@@ -727,7 +731,7 @@ class Containers:
         directory = self._paths.container(record.id)
         namespaces = self._namespaces(record.spec)
         linked = tuple(self._linked(record, link) for link in record.spec.links)
-        layers = self._images.layer_dirs(image)
+        layers = self._layers(image)
         around = replace(self._surroundings(record, layers, namespaces), linked=linked)
         config = resolve.runtime_config(record, image, around)
         etc = directory / "etc"

@@ -6,6 +6,7 @@ import os
 import platform
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from hawse_agent import __version__
@@ -57,6 +58,7 @@ class Engine:
         ):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.state = State(paths)
+        _make_mountpoints(paths.mountpoints)
         self.events = EventBus()
         self.cgroup_base = find_base(paths)
         self.watcher = Watcher()
@@ -151,3 +153,12 @@ class Engine:
         self.events.close()
         self.watcher.stop()
         self.state.close()
+
+
+def _make_mountpoints(layer: Path) -> None:
+    """Below an image's own layers: what the image has, or has removed, stays as it is. Made in the upper
+    directory instead, these would be the greater part of what a start does on the disk."""
+    for name in ("dev", "etc", "proc", "sys"):
+        (layer / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in ("hostname", "hosts", "resolv.conf"):
+        (layer / "etc" / name).touch(mode=0o644)
