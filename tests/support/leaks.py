@@ -189,6 +189,8 @@ def _network() -> list[str]:
         found.append(f"route {destination}/{mask} via {gateway} dev {link} metric {metric}")
     for line in Path("/proc/thread-self/net/if_inet6").read_text().splitlines():
         address, _, prefix, _, _, link = line.split()
+        if address.startswith("fe80"):
+            continue  # each link gets one, some time after it has come up
         found.append(f"address {address}/{int(prefix, 16)} dev {link}")
     nft = subprocess.run(["nft", "-s", "list", "ruleset"], check=True, capture_output=True, text=True)
     table = ""

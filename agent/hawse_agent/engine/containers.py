@@ -66,6 +66,9 @@ START_TIMEOUT = 60.0
 END_TIMEOUT = 30.0
 """Seconds from the end of a PID 1 until its supervisor must have told of it."""
 
+STUCK_TIMEOUT = 5.0
+"""Seconds from SIGKILL until it is looked at why a container has not ended."""
+
 
 class Containers:
     def __init__(
@@ -600,9 +603,14 @@ class Containers:
     def restore_names(self) -> None:
         """Bring back the resolvers of running containers whose name server has died."""
         for container_id in self._networks.observe().names_lost:
-            view = self.get(container_id)
-            if view.state.pid:
-                self._networks.restore_names(view.record, view.state.pid)
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                view = self.get(container_id)
+                try:
+                    if view.state.pid:
+                        self._networks.restore_names(view.record, view.state.pid)
+                except HostRefused:
+                    if self.get(container_id).state.pid == view.state.pid:  # it has not just ended
+                        raise
 
     def _reach(self, record: ContainerRecord, live: Live) -> socket.socket | None:
         socket_path = self._paths.shim(record.id) / "shim.sock"
@@ -918,10 +926,29 @@ class Containers:
         reach("stop: ask")
         self._ask_to_end(record, signal=signal, timeout=timeout)
         reach("stop: wait")
-        live.wait(lambda state: state.status in STOPPED, timeout + 30 if timeout >= 0 else None)
-        if live.state.running:
-            raise HawseError(f"container {record.spec.name} does not end, not even by SIGKILL")
+        self._await_end(record, live, timeout)
         self._publish("stop", record)
+
+    def _await_end(self, record: ContainerRecord, live: Live, timeout: float) -> None:
+        """Its stop was asked for. Raises HostRefused when SIGKILL, `timeout` seconds later, is in vain."""
+
+        def ended(state: ContainerState) -> bool:
+            return state.status in STOPPED
+
+        if timeout < 0:
+            live.wait(ended, None)
+            return
+        if live.wait(ended, timeout + STUCK_TIMEOUT):
+            return
+        pid = live.state.pid
+        stuck = pid > 0 and _is_uninterruptible(pid)
+        if not stuck and live.wait(ended, END_TIMEOUT - STUCK_TIMEOUT):
+            return
+        raise HostRefused(
+            f"container {record.spec.name} does not end, not even by SIGKILL"
+            + (f": its process {pid} waits for the kernel (state D)" if stuck else ""),
+            hint="it ends by itself once the kernel lets it: look for a frozen cgroup or a disk that hangs",
+        )
 
     def _ask_to_end(self, record: ContainerRecord, *, signal: int, timeout: float) -> None:
         try:
@@ -1162,6 +1189,13 @@ def _joined(spec: ContainerSpec) -> builtins.list[str]:
 
 def _status_after_failure(state: ContainerState) -> Literal["created", "exited"]:
     return "exited" if state.status == "exited" else "created"
+
+
+def _is_uninterruptible(pid: int) -> bool:
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].startswith("D")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _write_private(path: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import time
 from pathlib import Path
@@ -108,10 +109,20 @@ class Engine:
         self.networks.prepare()
         self.watcher.start()
         restart = self.containers.recover()
+        self.networks.when_names_are_lost(self._names_lost)
         self.containers.restore_names()
         restart = list(dict.fromkeys([*restart, *self.stacks.recover()]))
         if restart:
             threading.Thread(target=self._restart, args=(restart,), name="recover", daemon=True).start()
+
+    def _names_lost(self) -> None:
+        """Containers do not notice that the name server has died, but for the moment until it is replaced."""
+        try:
+            self.containers.restore_names()
+        except (HawseError, OSError) as error:  # the next start of a container, or of the daemon, tries again
+            print(
+                f"hawse-agent: the names of containers are not restored: {error}", file=sys.stderr, flush=True
+            )
 
     def _restart(self, ids: list[str]) -> None:
         for container_id in ids:

@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hawse_agent.engine.events import EventBus
@@ -209,6 +209,9 @@ class Networks:
         pairs = self._pairs(endpoints)
         if any(not network.default for _, network in pairs):
             self._manager.dns_update(record.id, pairs, record.spec.dns)
+
+    def when_names_are_lost(self, call: Callable[[], None]) -> None:
+        self._manager.when_names_are_lost(call)
 
     def restore_names(self, record: ContainerRecord, pid: int) -> None:
         """Serve a running container's resolver again, after the name server has died."""

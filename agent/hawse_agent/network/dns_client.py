@@ -1,10 +1,12 @@
 """The daemon's side of the name server: starts it when there is none, tells it who is where.
 
 A name server started anew knows nobody: `containers` says whom it knows, and the manager tells it the rest.
+One that has died is noticed at once: `lost` is called, in a thread of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -30,6 +32,8 @@ class DnsClient:
         self._start = start
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
+        self._stopped = False
+        self.lost: Callable[[], None] = lambda: None
 
     def listen(self, container: str, udp: socket.socket, tcp: socket.socket) -> None:
         self._call({"op": "listen", "container": container}, (udp.fileno(), tcp.fileno()))
@@ -72,6 +76,7 @@ class DnsClient:
         return frozenset(self._call({"op": "list"}, start=False).get("containers", ()))
 
     def stop(self) -> None:
+        self._stopped = True
         self._call({"op": "stop"}, start=False)
         self._path.unlink(missing_ok=True)
 
@@ -110,12 +115,29 @@ class DnsClient:
             except OSError:
                 reply = b""
             if reply:
+                if connection is None:
+                    self._watch()
                 self._connection = sock
                 return reply
             self._drop(sock)
             if connection is None:
                 return None
         return None
+
+    def _watch(self) -> None:
+        """A connection that nothing comes through but its end."""
+        sock = self._connect()
+        if sock is None:
+            return  # it has just died: who asked it last has noticed
+        sock.settimeout(None)
+
+        def wait() -> None:
+            with sock, contextlib.suppress(OSError):
+                sock.recv(1)
+            if not self._stopped:
+                self.lost()
+
+        threading.Thread(target=wait, name="names", daemon=True).start()
 
     def _connect(self) -> socket.socket | None:
         sock = _socket()

@@ -235,6 +235,10 @@ class NetworkManager:
     def dns_forget(self, container_id: str) -> None:
         self._dns.forget(container_id)
 
+    def when_names_are_lost(self, call: Callable[[], None]) -> None:
+        """The name server has died: `call` shall restore the names of all."""
+        self._dns.lost = call
+
     def restore_names(
         self, container_id: str, pid: int, places: Sequence[Place], upstreams: Sequence[str] = ()
     ) -> None:

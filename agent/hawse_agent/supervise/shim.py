@@ -505,7 +505,7 @@ class Shim:
         reach("shim: kill")
         self._signal(signal.SIGKILL)
         self._tell("signalled", signal=int(signal.SIGKILL))
-        self._thaw()
+        self._let_die()
 
     def _shut_down(self, wake: int) -> None:
         """SIGTERM: the host goes down. The policy starts the container at the next boot."""
@@ -524,6 +524,13 @@ class Shim:
             self._cgroup().thaw()
             self._change(status="running")
             self._tell("unpaused")
+
+    def _let_die(self) -> None:
+        """On v1 SIGKILL does not reach who is frozen, whoever has frozen it."""
+        self._thaw()
+        if self._state.status == "running":
+            with contextlib.suppress(OSError):  # it has gone already
+                self._cgroup().thaw()
 
     # memory and health
 
@@ -690,7 +697,7 @@ class Shim:
         self._signal(number)
         self._tell("signalled", signal=number)
         if number == signal.SIGKILL:
-            self._thaw()
+            self._let_die()
 
     def _on_unpause(self, message: dict[str, Any], fds: list[int]) -> None:
         if self._state.status != "paused":

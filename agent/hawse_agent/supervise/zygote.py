@@ -41,8 +41,9 @@ Serve = Callable[[socket.socket], None]
 class Zygote:
     """The daemon's handle. Thread-safe; raises InternalError when no zygote can be had."""
 
-    def __init__(self, connection: socket.socket, command: list[str]) -> None:
+    def __init__(self, connection: socket.socket, command: list[str], pid: int) -> None:
         self._connection = connection
+        self._pid = pid
         self._command = command
         self._lock = allocate_lock()
 
@@ -54,7 +55,8 @@ class Zygote:
         own that must not outlive it: its lock.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             try:
                 ours.close()
                 for fd in close:
@@ -63,7 +65,7 @@ class Zygote:
             finally:
                 os._exit(0)
         theirs.close()
-        return cls(ours, command)
+        return cls(ours, command, pid)
 
     def start_shim(self, runtime: Path) -> socket.socket:
         """Fork a shim for the container that `runtime` describes; returns the daemon's end of its
@@ -109,12 +111,12 @@ class Zygote:
             raise InternalError(f"the zygote could not fork: {problem}")
 
     def _replace(self) -> None:
-        from threading import Thread  # the zygote shall not have it
-
         self._connection.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         fd = theirs.fileno()
-        pid = os.posix_spawn(
+        with contextlib.suppress(ChildProcessError):  # an attempt before this one has reaped it
+            os.waitpid(self._pid, 0)  # it has closed its socket, so it ends
+        self._pid = os.posix_spawn(
             self._command[0],
             [*self._command, "--fd", "3"],
             os.environ,
@@ -122,7 +124,6 @@ class Zygote:
         )
         theirs.close()
         self._connection = ours
-        Thread(target=os.waitpid, args=(pid, 0), name="zygote", daemon=True).start()
 
 
 def main(connection: socket.socket, run: Run, serve: Serve) -> None:
