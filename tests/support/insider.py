@@ -97,6 +97,23 @@ def climb() -> bool:
     os._exit(0 if os.path.exists("insider.py") else 1)
 
 
+@probe
+def swap(pair: str) -> None:
+    """`/v/a,/v/b`: exchange the two for ever; says when it begins."""
+    one, other = (ctypes.create_string_buffer(path.encode()) for path in pair.split(","))
+    number = {"x86_64": 316, "aarch64": 276}[platform.machine()]
+    print("swapping", flush=True)
+    while True:
+        call(number, -100, ctypes.addressof(one), -100, ctypes.addressof(other), 2)  # RENAME_EXCHANGE
+
+
+@probe
+def mounts() -> list[str]:
+    """Where something is mounted, in the order of the mounts."""
+    with open("/proc/self/mountinfo") as file:
+        return [line.split()[4] for line in file]
+
+
 # What it was given
 
 

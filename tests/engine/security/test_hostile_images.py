@@ -65,7 +65,7 @@ def images(agent: AgentUnderTest) -> Iterator[Images]:
 
 def run(agent: AgentUnderTest, image: str, *words: str, options: tuple[str, ...] = ()) -> tuple[int, str]:
     """Exit code and all output of docker run; 125 is a refusal."""
-    done = agent.docker("run", "--rm", *options, image, *words, code=None)
+    done = agent.docker("run", "--rm", "--network", "none", *options, image, *words, code=None)
     output = done.stdout + done.stderr
     assert not BUG.search(output), output
     assert SECRET not in output
@@ -251,7 +251,7 @@ def test_a_hostile_configuration_is_refused_or_harmless(agent: AgentUnderTest, i
     for settings in CONFIGURATIONS:
         try:
             image = images.load(**{"Cmd": ["/busybox", "true"], **settings})
-            container = agent.client.containers.create(image)
+            container = agent.client.containers.create(image, network_mode="none")
             container.start()
             container.wait(timeout=60)
             outcomes["harmless"] += 1
