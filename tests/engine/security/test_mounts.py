@@ -109,8 +109,8 @@ def test_a_console_of_ones_own_is_not_bound_over(agent: AgentUnderTest, canary: 
 
 FORGE = """
 mount -t tmpfs none /proc
-mkdir -p /proc/self/attr /proc/self/fd /proc/self/ns /proc/thread-self/attr /proc/sys/kernel
-for name in self/oom_score_adj self/attr/exec self/attr/current thread-self/attr/exec self/exe self/loginuid; do
+mkdir -p /proc/self/attr /proc/thread-self/attr /proc/sys/kernel
+for name in self/oom_score_adj self/loginuid self/attr/exec self/attr/current thread-self/attr/exec; do
     echo forged > /proc/$name
 done
 echo ready
