@@ -42,6 +42,7 @@ FORMATS = [
     "{{.Ports}}|{{.Size}}|{{.Mounts}}|{{.LocalVolumes}}|{{.Networks}}|{{.Labels}}|{{.Platform}}",
     "table {{upper .Names}} {{.CreatedAt}}",
     '{{.Label "a" | upper}}{{range split .Names ","}}{{printf "%-10s|" .}}{{end}}',
+    "raw",
     "{{.Nope}}",
     "{{if",
 ]
@@ -113,24 +114,24 @@ def test_inspect(populated: AgentUnderTest, words: str) -> None:
     same(populated, "inspect", *words.split())
 
 
-@pytest.mark.parametrize(
-    ("filters", "names"),
-    [
-        ("status=exited", "ended"), ("status=created status=running", "made web"), ("exited=3", "ended"),
-        ("exited=0", ""), ("name=^/we", "web"), ("name=e", "ended made web"), ("label=a", "web"),
-        ("label=a=<b>", "web"), ("label=a=c", ""), ("label=a label=nope", ""), ("volume=data", "web"),
-        ("volume=/d", "web"), ("volume=/srv", "web"), ("publish=80", "web"), ("publish=9000-9001/tcp", "web"),
-        ("publish=19000", ""), ("expose=7", "web"), ("expose=7/udp", ""), ("ancestor=busybox", ""),
-        ("ancestor=busybox:test", "ended made web"), ("before=ended", "made web"),
-        ("since=web", "ended made"),
-        ("network=bridge", "ended made"), ("network=inner", "web"), ("health=none", "ended made web"),
-        ("is-task=true", ""), ("is-task=false status=running", "web"),
-    ],
-)  # fmt: skip
-def test_ps_filters(populated: AgentUnderTest, filters: str, names: str) -> None:
-    words = [word for text in filters.split() for word in ("--filter", text)]
-    shown = hawse(populated.socket, "ps", "-a", "--format", "{{.Names}}", *words).stdout
-    assert " ".join(sorted(shown.split())) == names
+PS_FILTERS = [
+    ("status=exited", "ended"), ("status=created status=running", "made web"), ("exited=3", "ended"),
+    ("exited=0", ""), ("name=^/we", "web"), ("name=e", "ended made web"), ("label=a", "web"),
+    ("label=a=<b>", "web"), ("label=a=c", ""), ("label=a label=nope", ""), ("volume=data", "web"),
+    ("volume=/d", "web"), ("volume=/srv", "web"), ("publish=80", "web"), ("publish=9000-9001/tcp", "web"),
+    ("publish=19000", ""), ("expose=7", "web"), ("expose=7/udp", ""), ("ancestor=busybox", ""),
+    ("ancestor=busybox:test", "ended made web"), ("before=ended", "made web"),
+    ("since=web", "ended made"),
+    ("network=bridge", "ended made"), ("network=inner", "web"), ("health=none", "ended made web"),
+    ("is-task=true", ""), ("is-task=false status=running", "web"),
+]  # fmt: skip
+
+
+def test_ps_filters(populated: AgentUnderTest) -> None:
+    for filters, names in PS_FILTERS:
+        words = [word for text in filters.split() for word in ("--filter", text)]
+        shown = hawse(populated.socket, "ps", "-a", "--format", "{{.Names}}", *words).stdout
+        assert (filters, " ".join(sorted(shown.split()))) == (filters, names)
 
 
 @pytest.mark.parametrize(
@@ -149,28 +150,35 @@ def test_a_filter_that_there_is_not(populated: AgentUnderTest, filter: str, mess
     assert message in hawse(populated.socket, "ps", "-f", filter, code=None).stderr
 
 
-@pytest.mark.parametrize(
-    ("noun", "filter", "names"),
-    [
-        *(("image", f"reference={pattern}", "busybox:test") for pattern in ("busybox", "busybox:t*", "*")),
-        ("image", "reference=*/busybox", ""), ("image", "until=0s", "busybox:test"),
-        ("image", "until=10h", ""),
-        ("image", "dangling=true", ""), ("image", "label=x", ""), ("network", "type=custom", "inner"),
-        ("network", "name=inn", "inner"), ("network", "label=net=1", "inner"),
-        ("network", "driver=null", "none"),
-        ("network", "dangling=true", ""), ("volume", "name=dat", "data"), ("volume", "label=kind", "data"),
-    ],
-)  # fmt: skip
-def test_filters_of_other_lists(populated: AgentUnderTest, noun: str, filter: str, names: str) -> None:
-    form = "{{.Repository}}:{{.Tag}}" if noun == "image" else "{{.Name}}"
-    shown = populated.docker(noun, "ls", "--format", form, "--filter", filter).stdout
-    assert " ".join(sorted(shown.split())) == names
+OTHER_FILTERS = [
+    *(("image", f"reference={pattern}", "busybox:test") for pattern in ("busybox", "busybox:t*", "*")),
+    ("image", "reference=*/busybox", ""), ("image", "until=0s", "busybox:test"),
+    ("image", "until=10h", ""),
+    ("image", "dangling=true", ""), ("image", "label=x", ""), ("network", "type=custom", "inner"),
+    ("network", "name=inn", "inner"), ("network", "label=net=1", "inner"),
+    ("network", "driver=null", "none"),
+    ("network", "dangling=true", ""), ("volume", "name=dat", "data"), ("volume", "label=kind", "data"),
+]  # fmt: skip
+
+
+def test_filters_of_other_lists(populated: AgentUnderTest) -> None:
+    for noun, filter, names in OTHER_FILTERS:
+        form = "{{.Repository}}:{{.Tag}}" if noun == "image" else "{{.Name}}"
+        shown = populated.docker(noun, "ls", "--format", form, "--filter", filter).stdout
+        assert (filter, " ".join(sorted(shown.split()))) == (filter, names)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        *("df", "df -v", "df --format json", "df -v --format json", "df --format {{.Type}}{{.Reclaimable}}"),
+        *(
+            "df",
+            "df -v",
+            "df --format json",
+            "df -v --format json",
+            "df --format {{.Type}}{{.Reclaimable}}",
+            "df --format raw",
+        ),
         *(
             "df -v --format {{range.Images}}{{.UniqueSize}}{{end}}",
             "info -f {{.NCPU}}{{.Driver}}{{.Plugins.Volume}}",
@@ -209,6 +217,7 @@ def test_stats(populated: AgentUnderTest) -> None:
     "words",
     [
         *("images", "images -a --digests", "images -q --no-trunc", "images --format json", "images busybox"),
+        *("images --format raw", "network ls --format raw", "volume ls --format raw"),
         *("images --format {{.Repository}}:{{.Tag}}|{{.UniqueSize}}|{{.VirtualSize}}|{{.CreatedAt}}",),
         *("images --format {{.Digest}}|{{.Containers}}|{{.SharedSize}}", "images nope"),
         *("network ls", "network ls -q", "network ls --no-trunc", "network ls --format json"),

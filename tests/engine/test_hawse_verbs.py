@@ -47,6 +47,8 @@ def test_the_life_of_containers(agent: AgentUnderTest) -> None:
     out(agent, "unpause", "one", "two")
     out(agent, "kill", "-s", "KILL", "one")
     assert out(agent, "wait", "one") == "137\n"
+    said = json.loads(out(agent, "--json", "wait", "one"))
+    assert said == {"host": "localhost", "container": "one", "exit_code": 137}
     out(agent, "restart", "-t", "0", "one", "two")
     assert out(agent, "stop", "-t", "0", "one", "two") == "one\ntwo\n"
     assert states(agent) == {"one": "exited", "two": "exited"}

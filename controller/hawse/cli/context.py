@@ -210,6 +210,10 @@ class Context:
         if self._fleet is not None and name in self._targets:
             self._fleet.cut(self._targets[name].target)
 
+    def holds(self, client: AgentClient) -> bool:
+        """Whether nobody has cut its connection."""
+        return client in self._clients.values()
+
     def _keep(self, name: str, client: AgentClient) -> AgentClient:
         self._clients[name] = client
         return client

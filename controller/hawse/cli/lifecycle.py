@@ -6,6 +6,7 @@ Each takes any number of names; one that is refused is said, and the others go o
 from __future__ import annotations
 
 import argparse
+import json
 
 from hawse.cli.context import Context
 from hawse.cli.hosts import every
@@ -13,8 +14,8 @@ from hawse.cli.verb import Verb
 from hawse.fleet.client import LONG, AgentClient, Query, container_path
 from hawse_agent.errors import NotFound
 
-_AT_ONCE = 8
-"""Containers of one host that are waited for side by side."""
+_AT_ONCE = 4
+"""Containers of one host that are waited for side by side; sshd allows ten channels for a connection."""
 
 
 def _names(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +69,14 @@ def _plain(verb: str, text: str) -> Verb:
 
 
 def _wait(context: Context, options: argparse.Namespace) -> int:
-    def wait(agent: AgentClient, name: str) -> str:
+    def wait(agent: AgentClient, name: str) -> str | None:
         with agent.open("POST", f"{container_path(name)}/wait") as response:
             response.timeout = None  # as long as it takes
-            return str(response.json()["StatusCode"])
+            code = response.json()["StatusCode"]
+        if context.options.json:
+            context.print(json.dumps({"host": agent.name, "container": name, "exit_code": code}))
+            return None
+        return str(code)
 
     return every(context, options.containers, wait)
 

@@ -33,7 +33,10 @@ def _ps(context: Context, options: argparse.Namespace) -> int:
     if limit > 0:
         query["limit"] = limit
     query |= lists.encoded(lists.filters(options))
-    listing = CONTAINERS if not options.size else replace(CONTAINERS, table=CONTAINERS.table + SIZE)
+    listing = CONTAINERS
+    if options.size:
+        raw = f"{listing.raw}size: {{{{.Size}}}}\n"
+        listing = replace(listing, table=f"{listing.table}{SIZE}", raw=raw)
     if options.format and options.quiet:
         context.warn("hawse: --format is ignored, because there is --quiet as well")
         options.format = ""

@@ -36,7 +36,8 @@ def _stats(context: Context, options: argparse.Namespace) -> int:
     several = len(places) > 1
 
     def watch(place: Place) -> int:
-        watcher = _Watcher(context.at(place), options)
+        agent = context.at(place)
+        watcher = _Watcher(agent, options)
         missing = watcher.sample()
         for error in missing:
             refused(context, error, place if several else None)
@@ -44,12 +45,13 @@ def _stats(context: Context, options: argparse.Namespace) -> int:
             board.update(place.name, {})
             return 1
         time.sleep(_PERIOD)  # the share of a CPU is of some time
-        while True:
+        while context.holds(agent):
             watcher.sample()
             board.update(place.name, watcher.samples)
             if once:
-                return 1 if missing else 0
+                break
             time.sleep(_PERIOD)
+        return 1 if missing else 0
 
     code = worst(*each(context, places, watch))
     if once:

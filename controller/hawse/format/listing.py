@@ -25,6 +25,8 @@ class Listing:
     table: str
     """The columns that are shown when nothing is said."""
     quiet: str = "{{.ID}}"
+    raw: str = "raw"
+    """What `--format raw` stands for: a line for each field, as scripts of old expect."""
 
     def render(
         self,
@@ -62,6 +64,7 @@ class Listing:
     def template(self, form: str, *, several: bool = False) -> tuple[Template, bool]:
         """The template of a format, and whether it is a table's."""
         table = form.startswith("table")
+        form = self.raw if form == "raw" else form
         source = "{{json .}}" if form == "json" else form.removeprefix("table") if table else form
         source = source.strip(" ").replace("\\t", "\t").replace("\\n", "\n")
         template = Template(source)

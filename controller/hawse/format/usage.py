@@ -23,6 +23,8 @@ USAGE = Listing(
         "Size": "SIZE",
         "Reclaimable": "RECLAIMABLE",
     },
+    raw="type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\nsize: {{.Size}}\n"
+    "reclaimable: {{.Reclaimable}}\n",
     table="{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
 )
 _CACHE = Listing(

@@ -24,6 +24,7 @@ VOLUMES = Listing(
         "Availability": "AVAILABILITY",
         "Status": "STATUS",
     },
+    raw="name: {{.Name}}\ndriver: {{.Driver}}\n",
     table="{{.Driver}}\t{{.Name}}",
     quiet="{{.Name}}",
 )
@@ -39,6 +40,7 @@ NETWORKS = Listing(
         "Labels": "LABELS",
         "CreatedAt": "CREATED AT",
     },
+    raw="network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n",
     table="{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
 )
 
