@@ -17,6 +17,7 @@ from hawse_agent.errors import HawseError
 from hawse_agent.linux import mount, zstd
 from hawse_agent.network import libnftables
 from hawse_agent.paths import Paths, paths_for
+from hawse_agent.runtime import ids
 
 Status = Literal["ok", "warning", "failed"]
 LITTLE_SPACE = 1 << 30
@@ -62,6 +63,7 @@ def examine(paths: Paths) -> list[Check]:
         _cgroups(),
         _overlay(),
         _namespaces(),
+        _user_namespaces(paths),
         _seccomp(),
         _nftables(),
         _zstd(),
@@ -126,6 +128,22 @@ def _namespaces() -> Check:
     if missing:
         return Check(name="namespaces", status="failed", detail=f"without {', '.join(missing)}")
     return Check(name="namespaces", status="ok", detail=", ".join(wanted))
+
+
+def _user_namespaces(paths: Paths) -> Check:
+    directory = paths.lib
+    while not directory.exists():
+        directory = directory.parent
+    try:
+        ids.probe(str(directory))
+    except (HawseError, OSError) as error:
+        return Check(
+            name="user namespaces",
+            status="warning",
+            detail=str(error),
+            hint="containers start with --userns=host only",
+        )
+    return Check(name="user namespaces", status="ok", detail=f"{directory} can map ids")
 
 
 def _seccomp() -> Check:

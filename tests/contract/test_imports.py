@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "hostdown": _BASE | {"supervise"},
     "zygote_main": {"network", "runtime", "supervise"},
     "dial": {"launch", "locations"},
-    "doctor": _HOST | {"launch", "network"},
+    "doctor": _HOST | {"launch", "network", "runtime"},
     "rebuild": _HOST | {"daemon", "engine", "images", "network", "supervise"},
     "reset": _HOST | {"cgroups", "daemon", "network", "runtime", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "rebuild", "reset", "zygote_main"},

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from docker.models.containers import Container
 from tests.support import agent as agents
 from tests.support import busybox, isolation, linux
 from tests.support.agent import BUSYBOX, AgentUnderTest
+from tests.support.cli import hawse
+
+from hawse_agent.errors import HostRefused
+from hawse_agent.runtime import ids
 
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
@@ -50,7 +55,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 def create(agent: AgentUnderTest, *argv: str, userns: str = "auto", **options: Any) -> Container:
     """Docker's own clients refuse `auto` before they ask."""
     api = agent.client.api
-    config = {name: options.pop(name) for name in ("user", "environment", "tty") if name in options}
+    config = {name: options.pop(name) for name in ("user", "tty", "healthcheck") if name in options}
     host = api.create_host_config(**{name: value for name, value in options.items() if name != "remove"})
     host["UsernsMode"] = userns
     container: Container = agent.client.containers.get(
@@ -140,18 +145,6 @@ def test_two_have_nobody_in_common(agent: AgentUnderTest) -> None:
     assert not CLAIMS.exists()
 
 
-def test_the_hosts_own_ids_are_left_out(agent: AgentUnderTest) -> None:
-    """Of two agents on a machine each sees what the other has given out."""
-    session = isolation.current()
-    assert session is not None
-    mine = start(agent)
-    with AgentUnderTest(agents.new_root(session.directory)) as second:
-        second.load_busybox()
-        theirs = start(second)
-        assert abs(first_id(mine) - first_id(theirs)) >= COUNT
-    assert [link.name for link in CLAIMS.iterdir()] == [str(first_id(mine))]
-
-
 # Files
 
 
@@ -204,6 +197,9 @@ def test_what_cannot_be_mapped_is_refused_by_name(agent: AgentUnderTest, shared:
         container = create(agent, "true", binds=[f"{merged}:/host:idmap"])
         with pytest.raises(APIError, match=f"the file system of {merged} cannot map ids"):
             container.start()
+        with pytest.raises(HostRefused, match=f"the file system of {merged} cannot map ids"):
+            ids.probe(str(merged))
+        ids.probe(str(shared))
     finally:
         linux.umount(str(merged))
 
@@ -249,11 +245,12 @@ def test_standard_streams_can_be_opened_again(agent: AgentUnderTest) -> None:
 
 
 def test_a_service_on_a_network(agent: AgentUnderTest) -> None:
-    """A store that writes its volume, asked by name; restarted with its data and its ids after the daemon
-    was killed."""
+    """A store that writes its volume, asked by name and found healthy; restarted with its data and its ids
+    after the daemon was killed."""
     agent.client.networks.create("shop")
     serve = "cp -n /etc/hostname /data/index.html; chown bob /data; exec httpd -f -p 80 -u bob -h /data"
-    container = start(agent, serve, binds=["shop:/data"], network_mode="shop")
+    check = {"test": ["CMD-SHELL", "wget -qO- http://127.0.0.1 && id -u | grep -x 0"], "interval": 10**9}
+    container = start(agent, serve, binds=["shop:/data"], network_mode="shop", healthcheck=check)
     container.rename("store")
     fetch = "until wget -qO- http://store; do sleep 0.1; done; ping -c 1 -w 10 store > /dev/null"
     name = run(agent, fetch, network_mode="shop")
@@ -262,6 +259,11 @@ def test_a_service_on_a_network(agent: AgentUnderTest) -> None:
     agent.start()
     container.reload()
     assert container.attrs["State"]["Pid"] == pid
+    deadline = time.monotonic() + 60
+    while container.attrs["State"]["Health"]["Status"] != "healthy":
+        assert time.monotonic() < deadline, container.attrs["State"]["Health"]
+        time.sleep(0.1)
+        container.reload()
     container.restart(timeout=1)
     assert first_id(container) == first
     assert within(container, "cat", "/data/index.html") == name
@@ -290,7 +292,7 @@ def test_a_terminal(agent: AgentUnderTest) -> None:
     assert within(container, "sh", "-c", "echo hi > $(tty)", tty=True).strip() == "hi"
 
 
-def test_health_limits_and_devices(agent: AgentUnderTest) -> None:
+def test_limits_and_devices(agent: AgentUnderTest) -> None:
     said = run(
         agent,
         "ulimit -n; cat /proc/self/oom_score_adj; stat -c %u:%g /t; head -c 3 /dev/zero | wc -c; "
@@ -348,30 +350,39 @@ def test_refused(agent: AgentUnderTest, options: dict[str, Any], message: str) -
         create(agent, "true", **options)
 
 
-# As the host's owner decides
+# As it is asked for
 
 
-def test_the_default_and_the_pool_are_the_hosts(no_leaks: None) -> None:
+def test_by_hawse(agent: AgentUnderTest) -> None:
+    said = hawse(agent.socket, "run", "--rm", "--userns=auto", BUSYBOX, "cat", "/proc/self/uid_map").stdout
+    assert said.split()[0] == "0"
+    assert int(said.split()[1]) >= POOL
+
+
+def test_the_default_and_the_pool_are_the_hosts(agent: AgentUnderTest) -> None:
+    """Of two agents on a machine neither gives out what the other has."""
+    mine = start(agent)
     session = isolation.current()
     assert session is not None
     root = agents.new_root(session.directory)
     (root / "etc").mkdir(parents=True)
     (root / "etc/agent.toml").write_text(
-        f'init = true\n[userns]\ndefault = "auto"\nfirst = 3000000\nsize = {COUNT}\n'
+        f'init = true\n[userns]\ndefault = "auto"\nfirst = {first_id(mine)}\nsize = {2 * COUNT}\n'
     )
-    with AgentUnderTest(root) as agent:
-        agent.load_busybox()
-        assert "name=userns" in agent.client.info()["SecurityOptions"]
-        said = agent.docker("run", "--name", "one", BUSYBOX, "cat", "/proc/1/uid_map").stdout
-        assert said.split() == ["0", "3000000", str(COUNT)]
-        failed = agent.docker("run", BUSYBOX, "true", code=125)
-        assert "no ids are left for another container: all 1 ranges from 3000000 on" in failed.stderr
+    first = first_id(mine) + COUNT
+    with AgentUnderTest(root) as other:
+        other.load_busybox()
+        assert "name=userns" in other.client.info()["SecurityOptions"]
+        said = other.docker("run", "--name", "one", BUSYBOX, "cat", "/proc/1/uid_map").stdout
+        assert said.split() == ["0", str(first), str(COUNT)]
+        failed = other.docker("run", BUSYBOX, "true", code=125)
+        assert "no ids are left for another container: all 2 ranges" in failed.stderr
         whose = ("sh", "-c", "echo $$; cat /proc/self/uid_map")
-        host = agent.docker("run", "--rm", "--userns=host", "--init=false", BUSYBOX, *whose)
+        host = other.docker("run", "--rm", "--userns=host", "--init=false", BUSYBOX, *whose)
         assert host.stdout.split() == ["1", "0", "0", "4294967295"]
-        assert agent.docker("run", "--rm", "--userns=host", BUSYBOX, *whose).stdout.split()[0] != "1"
-        agent.docker("rm", "one")
-        agent.docker("run", "--rm", BUSYBOX, "true")
-        failed = agent.docker("run", "--privileged", BUSYBOX, "true", code=125)
+        assert other.docker("run", "--rm", "--userns=host", BUSYBOX, *whose).stdout.split()[0] != "1"
+        other.docker("rm", "one")
+        other.docker("run", "--rm", BUSYBOX, "true")
+        failed = other.docker("run", "--privileged", BUSYBOX, "true", code=125)
         assert "privileged mode is incompatible" in failed.stderr
     shutil.rmtree(root)

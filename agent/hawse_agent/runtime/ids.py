@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hawse_agent.errors import Conflict
+from hawse_agent.linux import apart, mount
+from hawse_agent.runtime import userns
 from hawse_agent.spec.records import IdRange
 
 COUNT = 65536
@@ -93,6 +95,22 @@ def host_ids(etc: Path) -> Iterator[IdRange]:
                 fields = line.split(":")
                 with contextlib.suppress(ValueError, IndexError):  # a comment, an entry of NIS
                     yield IdRange(first=int(fields[first]), count=1 if count is None else int(fields[count]))
+
+
+def probe(directory: str) -> None:
+    """Raises HostRefused where no container can have ids of its own, with its layers below `directory`."""
+    userns_fd = userns.create(IdRange(first=1, count=1))
+
+    def stack() -> int:
+        apart.own_mounts()
+        userns.show_mapped([directory], userns_fd)
+        with userns.stacking():
+            return mount.new("overlay", options=(f"lowerdir={directory}:/usr",))
+
+    try:
+        os.close(apart.in_thread(stack))
+    finally:
+        os.close(userns_fd)
 
 
 def forget(containers: Path, claims: Path = _CLAIMS) -> None:

@@ -15,10 +15,11 @@ system that cannot map ids is refused by name; nothing is ever chowned instead.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from hawse_agent.errors import HostRefused
@@ -97,9 +98,9 @@ def bring(config: RuntimeConfig, userns_fd: int) -> Brought:
     rootfs.make_directories(config)
     home = os.path.dirname(config.upper)
     # Their parents, not each layer: mounts are a resource of the whole host.
-    _show_mapped({home, *map(os.path.dirname, config.layers)}, userns_fd)
+    show_mapped({home, *map(os.path.dirname, config.layers)}, userns_fd)
     # The overlay acts on its layers as who has mounted it, and there must be such a user.
-    with privilege.making_files_as(config.ids.first, config.ids.first):
+    with privilege.making_files_as(config.ids.first, config.ids.first), stacking():
         attached = rootfs.mount_overlay(config)
     root = mount.clone("", dir_fd=attached)
     os.close(attached)
@@ -120,7 +121,21 @@ def become_root() -> None:
     os.setresuid(0, 0, 0)
 
 
-def _show_mapped(directories: Iterable[str], userns_fd: int) -> None:
+@contextlib.contextmanager
+def stacking() -> Iterator[None]:
+    """A kernel that cannot stack mapped layers is named."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise HostRefused(
+            "this kernel cannot stack layers whose ids are mapped, so no container can have ids of its own",
+            hint="start it with --userns=host; Linux 5.19 and newer can",
+        ) from error
+
+
+def show_mapped(directories: Iterable[str], userns_fd: int) -> None:
     """Lay over each directory a view of itself, in this mount namespace."""
     views = {}
     for path in sorted(directories):  # parents first; and all opened before one covers another
