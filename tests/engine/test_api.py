@@ -247,3 +247,23 @@ def test_what_tools_look_into(call: Client) -> None:
         1, True, "inactive",
     )  # fmt: skip
     assert info["DriverStatus"][0][0] == "Backing Filesystem"
+
+
+def test_an_update_is_in_force_at_once(agent: AgentUnderTest, call: Client) -> None:
+    config = {"Image": BUSYBOX, "Cmd": LASTING, "HostConfig": {"CpuPeriod": 50_000, "CpuQuota": 20_000}}
+    identity = call("POST", "/containers/create", config).body["Id"]
+    call("POST", f"/containers/{identity}/start")
+    script = "cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us || cat cpu.max"
+
+    def quota() -> list[str]:
+        done = agent.client.containers.get(identity).exec_run(["sh", "-c", f"({script}) 2>/dev/null"])
+        return str(done.output.decode()).split()
+
+    assert quota() == ["20000", "50000"]
+    assert call("POST", f"/v1.47/containers/{identity}/update", {"CpuQuota": 30_000}).status == 200
+    assert quota() == ["30000", "50000"]
+    shown = call("GET", f"/v1.47/containers/{identity}/json").body["HostConfig"]
+    assert (shown["CpuQuota"], shown["CpuPeriod"], shown["NanoCpus"]) == (30_000, 50_000, 0)
+    refused = call("POST", f"/v1.47/containers/{identity}/update", {"NanoCpus": 10**9})
+    assert refused.status == 400 and "CPU Period has already been set" in refused.body["message"]
+    assert call("GET", "/v1.47/containers/json").body[0]["Command"] == "sleep 1000"

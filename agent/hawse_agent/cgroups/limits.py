@@ -100,8 +100,11 @@ class Limit:
         return asked, said
 
 
-def quota_of(cpus: float) -> int:
-    return max(MIN_QUOTA, round(cpus * CFS_PERIOD))
+def quota_of(resources: Resources) -> int | None:
+    """Microseconds of a period; None is without limit."""
+    if resources.cpus is None:
+        return None
+    return max(MIN_QUOTA, round(resources.cpus * (resources.cpu_period or CFS_PERIOD)))
 
 
 def device_number(path: str) -> str:

@@ -147,12 +147,20 @@ class CgroupV1(Cgroup):
                 parse=_parse_memory,
             ),
             Limit(
+                field="cpu_period",
+                directory=cpu,
+                file="cpu.cfs_period_us",
+                render=lambda r: () if r.cpu_period is None else (str(r.cpu_period),),
+                reset=lambda _: (str(CFS_PERIOD),),
+                parse=lambda text: None if int(text) == CFS_PERIOD else int(text),
+            ),
+            Limit(
                 field="cpus",
                 directory=cpu,
                 file="cpu.cfs_quota_us",
-                render=lambda r: () if r.cpus is None else (str(quota_of(r.cpus)),),
+                render=lambda r: () if (quota := quota_of(r)) is None else (str(quota),),
                 reset=lambda _: ("-1",),
-                parse=lambda text: None if int(text) < 0 else int(text) / CFS_PERIOD,
+                parse=lambda text: _parse_quota(text, f"{cpu}/cpu.cfs_period_us"),
             ),
             Limit(
                 field="cpu_shares",
@@ -200,6 +208,10 @@ class CgroupV1(Cgroup):
             reset=lambda _: (files.read(inherited),),
             parse=parse,
         )
+
+
+def _parse_quota(text: str, period: str) -> float | None:
+    return None if int(text) < 0 else int(text) / int(files.read(period))
 
 
 def _parse_memory(text: str) -> int | None:

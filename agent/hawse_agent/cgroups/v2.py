@@ -140,7 +140,7 @@ class CgroupV2(Cgroup):
                 field="cpus",
                 directory=self.path,
                 file="cpu.max",
-                render=lambda r: () if r.cpus is None else (f"{quota_of(r.cpus)} {CFS_PERIOD}",),
+                render=_render_cpu_max,
                 reset=lambda _: ("max",),
                 parse=_parse_cpu_max,
             ),
@@ -224,6 +224,11 @@ def _render_swap(resources: Resources) -> tuple[str, ...]:
     if resources.memory_swap < 0 or resources.memory is None:
         return ("max",)
     return (str(resources.memory_swap - resources.memory),)
+
+
+def _render_cpu_max(resources: Resources) -> tuple[str, ...]:
+    quota = quota_of(resources)
+    return () if quota is None else (f"{quota} {resources.cpu_period or CFS_PERIOD}",)
 
 
 def _parse_cpu_max(text: str) -> float | None:

@@ -65,6 +65,8 @@ class Resources:
     """Memory plus swap, as Docker counts; -1 unlimited; None: twice the memory."""
     memory_reservation: int | None = None
     cpus: float | None = None
+    cpu_period: int | None = None
+    """Microseconds in which `cpus` are counted; None: a tenth of a second."""
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""

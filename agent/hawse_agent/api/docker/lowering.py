@@ -6,6 +6,7 @@ import os
 import posixpath
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from hawse_agent.api.docker.fields import Fields
@@ -126,14 +127,21 @@ def resources(given: Fields, now: Resources = _UNLIMITED) -> Resources:
     """Limits of a create request, or of an update: what is not given stays as it is `now`."""
     memory, reservation = _limit(given, "Memory"), _limit(given, "MemoryReservation")
     swap, pids = given.number("MemorySwap"), given.number("PidsLimit")
+    if now.memory_swap is not None and not swap and 0 < now.memory_swap < memory:
+        raise InputError(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the "
+            "same time"
+        )
+    cpus, period = _cpus(given, now)
     limits = Resources(
         memory=memory or now.memory,
         memory_swap=swap or now.memory_swap,
         memory_reservation=reservation or now.memory_reservation,
-        cpus=_cpus(given, now.cpus),
+        cpus=cpus,
+        cpu_period=period,
         cpu_shares=_limit(given, "CpuShares") or now.cpu_shares,
-        cpuset_cpus=given.text("CpusetCpus") or now.cpuset_cpus,
-        cpuset_mems=given.text("CpusetMems") or now.cpuset_mems,
+        cpuset_cpus=_cpuset(given, "CpusetCpus") or now.cpuset_cpus,
+        cpuset_mems=_cpuset(given, "CpusetMems") or now.cpuset_mems,
         pids=(pids or now.pids) if pids >= 0 else None,
         read_bps=_rates(given.objects("BlkioDeviceReadBps")) or now.read_bps,
         write_bps=_rates(given.objects("BlkioDeviceWriteBps")) or now.write_bps,
@@ -151,7 +159,8 @@ def _limit(given: Fields, key: str) -> int:
     return number
 
 
-def _cpus(given: Fields, now: float | None) -> float | None:
+def _cpus(given: Fields, now: Resources) -> tuple[float | None, int | None]:
+    """How many, and the period in which they are counted when it is a container's own."""
     nano, quota, period = _limit(given, "NanoCpus"), given.number("CpuQuota"), _limit(given, "CpuPeriod")
     if nano and (quota or period):
         raise InputError("Conflicting options: Nano CPUs and CPU Period cannot both be set")
@@ -161,10 +170,59 @@ def _cpus(given: Fields, now: float | None) -> float | None:
             raise InputError(
                 f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
             )
-        return nano / _NANO
-    if quota > 0:
-        return quota / (period or _CPU_PERIOD)
-    return None if quota < 0 else now
+        if now.cpu_period is not None:
+            raise InputError(
+                "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set"
+            )
+        return nano / _NANO, None
+    if not quota and not period:
+        return now.cpus, now.cpu_period
+    if quota < 0 and not period:
+        return None, now.cpu_period
+    if now.cpus is not None and now.cpu_period is None:
+        name = "CPU Quota" if quota else "CPU Period"
+        raise InputError(f"Conflicting options: {name} cannot be updated as NanoCPUs has already been set")
+    if period and not 1_000 <= period <= 1_000_000:
+        raise InputError(
+            "CPU cfs period cannot be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < quota < 1_000:
+        raise InputError("CPU cfs quota cannot be less than 1ms (i.e. 1000)")
+    before = now.cpu_period or _CPU_PERIOD
+    period = period or before
+    if not quota and now.cpus is not None:
+        quota = round(now.cpus * before)
+    return (quota / period if quota > 0 else None), period
+
+
+def _cpuset(given: Fields, key: str) -> str:
+    """`0-2,4`, of those that the machine has."""
+    text = given.text(key)
+    kind = key.removeprefix("Cpuset")
+    if not re.fullmatch(r"(\d+(-\d+)?(,\d+(-\d+)?)*)?", text):
+        raise InputError(f"Invalid value {text} for cpuset {kind.lower()}")
+    try:
+        available = _ONLINE[key].read_text().strip()
+    except FileNotFoundError:  # a machine without NUMA has one node
+        available = "0"
+    if not _numbers(text) <= _numbers(available):
+        noun = {"Cpus": "CPUs", "Mems": "memory nodes"}[kind]
+        raise InputError(f"Requested {noun} are not available - requested {text}, available: {available}")
+    return text
+
+
+_ONLINE = {
+    "CpusetCpus": Path("/sys/devices/system/cpu/online"),
+    "CpusetMems": Path("/sys/devices/system/node/online"),
+}
+
+
+def _numbers(text: str) -> set[int]:
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def _check_memory(limits: Resources) -> None:

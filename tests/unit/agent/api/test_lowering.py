@@ -124,8 +124,28 @@ def test_an_update_changes_what_it_names() -> None:
     now = Resources(memory=8 * MB, pids=5, cpus=1.0)
     assert resources(Fields({"Memory": 0, "CpuShares": 2}, ""), now) == replace(now, cpu_shares=2)
     assert resources(Fields({"PidsLimit": -1, "CpuQuota": -1}, ""), now) == Resources(memory=8 * MB)
-    with pytest.raises(InputError, match="larger than memory limit"):
+    with pytest.raises(InputError, match="smaller than already set memoryswap limit"):
         resources(Fields({"Memory": 9 * MB}, ""), replace(now, memory_swap=8 * MB))
+
+
+def test_an_update_of_cpus_keeps_to_one_way_of_saying_it() -> None:
+    period = resources(Fields({"CpuPeriod": 50_000, "CpuQuota": 20_000}, ""))
+    assert period == Resources(cpus=0.4, cpu_period=50_000)
+    assert resources(Fields({"CpuQuota": 30_000}, ""), period) == replace(period, cpus=0.6)
+    assert resources(Fields({"CpuPeriod": 100_000}, ""), period) == Resources(cpus=0.2, cpu_period=100_000)
+    assert resources(Fields({"CpuQuota": 30_000}, "")) == Resources(cpus=0.3, cpu_period=100_000)
+    for asked, now, text in (
+        ({"NanoCpus": 10**9}, period, "Nano CPUs cannot be updated as CPU Period has already been set"),
+        ({"CpuQuota": 5000}, Resources(cpus=1), "CPU Quota cannot be updated as NanoCPUs has already"),
+        ({"CpuPeriod": 5000}, Resources(cpus=1), "CPU Period cannot be updated as NanoCPUs has already"),
+        ({"CpuPeriod": 999}, Resources(), "cannot be less than 1ms"),
+        ({"CpuQuota": 999}, Resources(), "cannot be less than 1ms"),
+        ({"CpusetCpus": "x"}, Resources(), "Invalid value x for cpuset cpus"),
+        ({"CpusetCpus": "0,9999"}, Resources(), "Requested CPUs are not available - requested 0,9999"),
+        ({"CpusetMems": "99"}, Resources(), "Requested memory nodes are not available - requested 99"),
+    ):
+        with pytest.raises(InputError, match=text):
+            resources(Fields(asked, ""), now)
 
 
 def test_without_a_stop_timeout() -> None:

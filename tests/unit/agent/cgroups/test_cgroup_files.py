@@ -101,6 +101,7 @@ def test_v2_without_limits(tmp_path: Path) -> None:
         ("memory.limit_in_bytes", "67108864", "memory", 67108864),
         ("memory.soft_limit_in_bytes", "4096", "memory_reservation", 4096),
         ("cpu.cfs_quota_us", "150000", "cpus", 1.5),
+        ("cpu.cfs_period_us", "50000", "cpu_period", 50_000),
         ("cpu.shares", "512", "cpu_shares", 512),
         ("cpuset.cpus", "1", "cpuset_cpus", "1"),
         ("pids.max", "10", "pids", 10),
@@ -110,6 +111,7 @@ def test_v1_reads_what_somebody_else_set(
     tmp_path: Path, file: str, text: str, field: str, value: object
 ) -> None:
     cgroup = v1(tmp_path)
+    Path(cgroup.paths[0], "cpu.cfs_period_us").write_text("100000")
     Path(cgroup.paths[0], file).write_text(text)
     assert getattr(cgroup.limits(), field) == value
 
