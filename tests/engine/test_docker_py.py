@@ -319,6 +319,9 @@ def test_statuses(agent: AgentUnderTest) -> None:
         container.unpause()
     with refused(501, "connect is not supported"):
         client.networks.get("bridge").connect(container)
+    with refused(501, "attach by WebSocket"):
+        api = client.api
+        api._raise_for_status(api._get(api._url("/containers/{0}/attach/ws", container.id)))
     with refused(404, "does not support commit"):
         container.commit("x")
 

@@ -912,6 +912,7 @@ class Containers:
         directory.mkdir(mode=0o711, parents=True)
         (directory / "upper").mkdir(mode=0o755)
         (directory / "work").mkdir(mode=0o700)
+        (directory / "root").mkdir(mode=0o700)  # here, so that a look into one being removed makes nothing
         if record.spec.files:
             (directory / "files").mkdir(mode=0o700)
         for index, file in enumerate(record.spec.files):

@@ -160,8 +160,12 @@ class Copies:
                 yield seen
             return
         stack = self._containers.stack(record)
-        with refused("look into the container"):
-            root = view.stopped(stack) if mounts else view.written(stack)
+        try:
+            with refused("look into the container"):
+                root = view.stopped(stack) if mounts else view.written(stack)
+        except HostRefused:
+            _exists(self._containers, record.id)  # that it was removed just now says more
+            raise
         try:
             yield _View(root=root, check=lambda: _exists(self._containers, record.id))
         finally:

@@ -13,6 +13,7 @@ daemon is killed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -123,9 +124,14 @@ def stopped_to_write(stack: Stack) -> int:
 
 
 def _made(stack: Stack, make: Callable[[], int]) -> int:
-    os.makedirs(stack.point, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(stack.point, 0o700)
     fd = apart.in_thread(make)
-    mount.set_attributes(fd, _CLOSED, recursive=True)
+    try:
+        mount.set_attributes(fd, _CLOSED, recursive=True)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -83,8 +83,12 @@ def routes(router: Router, engine: Engine) -> None:
         engine.containers.resize(request.params["id"], int(height), int(width))
         return Response()
 
+    def attach_by_websocket(request: Request) -> Response:
+        raise NotSupported("attach by WebSocket (/attach/ws) is not supported by hawse-agent")
+
     router.add("GET", "/containers/{id}/logs", logs)
     router.add("POST", "/containers/{id}/attach", attach)
+    router.add("GET", "/containers/{id}/attach/ws", attach_by_websocket)
     router.add("POST", "/containers/{id}/resize", resize)
 
 
