@@ -18,9 +18,9 @@ from hawse_agent.images.store import Image
 from hawse_agent.paths import Paths
 from hawse_agent.runtime.defaults import (
     DEFAULT_PATH,
-    MASKED_PATHS,
     READONLY_PATHS,
     combine_capabilities,
+    default_masked_paths,
 )
 from hawse_agent.spec.container import ContainerSpec, HealthCheck, Resources, Ulimit
 from hawse_agent.spec.records import ContainerRecord, EndpointRecord
@@ -240,7 +240,7 @@ def _has_init(spec: ContainerSpec, around: Surroundings) -> bool:
 def masked_paths(spec: ContainerSpec) -> tuple[str, ...]:
     if spec.masked_paths is not None:
         return spec.masked_paths
-    return () if spec.privileged else MASKED_PATHS
+    return () if spec.privileged else default_masked_paths()
 
 
 def readonly_paths(spec: ContainerSpec) -> tuple[str, ...]:

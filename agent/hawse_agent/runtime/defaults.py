@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
 
 from hawse_agent.errors import InputError
 from hawse_agent.linux import privilege
@@ -23,6 +25,7 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
+"""Besides what `default_masked_paths` finds."""
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 ALL_CAPABILITIES = privilege.CAPABILITIES
@@ -42,6 +45,12 @@ DEFAULT_CAPABILITIES = (
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 )
+
+
+@cache
+def default_masked_paths(processors: Path = Path("/sys/devices/system/cpu")) -> tuple[str, ...]:
+    """With each processor's counters of throttling, where it has them: they tell what others make it do."""
+    return (*MASKED_PATHS, *sorted(map(str, processors.glob("cpu[0-9]*/thermal_throttle"))))
 
 
 def combine_capabilities(add: Sequence[str], drop: Sequence[str], privileged: bool) -> tuple[str, ...]:

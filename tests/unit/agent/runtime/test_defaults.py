@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hawse_agent.errors import InputError
@@ -45,3 +47,14 @@ def test_what_the_machine_cannot_give_is_left_out(monkeypatch: pytest.MonkeyPatc
 def test_unknown(add: tuple[str, ...], drop: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="FLY"):
         defaults.combine_capabilities(add, drop, False)
+
+
+def test_counters_of_throttling_are_masked_where_there_are_any(tmp_path: Path) -> None:
+    for name in ("cpu0", "cpu11", "cpufreq"):
+        (tmp_path / name / "thermal_throttle").mkdir(parents=True)
+    found = defaults.default_masked_paths(tmp_path)
+    assert found[: len(defaults.MASKED_PATHS)] == defaults.MASKED_PATHS
+    assert found[len(defaults.MASKED_PATHS) :] == (
+        f"{tmp_path}/cpu0/thermal_throttle",
+        f"{tmp_path}/cpu11/thermal_throttle",
+    )
