@@ -163,15 +163,21 @@ def test_ps(site: Site) -> None:
 
 
 def test_container_verbs_on_two_hosts(site: Site) -> None:
-    one, two = site.out("-H web run -d --name extra --label a=b bb:1 sleep 1000").splitlines()
+    one, two = sorted(site.out("-H web run -d --name extra --label a=b bb:1 sleep 1000").splitlines())
     assert one.startswith("web1 | ") and two.startswith("web2 | ")
     assert site.out("-H web ps -f label=a --format {{.Names}}") == "web1 | extra\nweb2 | extra\n"
-    assert site.out("-H web inspect -f '{{.State.Status}} {{.Name}}' extra").splitlines() == [
-        "web1 | running /extra", "web2 | running /extra",
-    ]  # fmt: skip
+    seen = site.out("-H web inspect -f '{{.State.Status}} {{.Name}}' extra")
+    assert sorted(seen.splitlines()) == ["web1 | running /extra", "web2 | running /extra"]
     assert len(site.out("-H web stats --no-stream --format '{{.Host}} {{.Name}}'").splitlines()) == 4
     (held,) = [json.loads(line) for line in site.out("-H web2 ps --format json -f label=a").splitlines()]
     assert held["Names"] == "extra" and "Host" not in held
+    (site.directory / "note").write_text("noted\n")
+    site.out("-H web cp note extra:/tmp/")
+    noted = site.out("-H web exec extra cat /tmp/note").splitlines()
+    assert sorted(noted) == ["web1 | noted", "web2 | noted"]
+    assert "one host at a time" in site.hawse("-H web cp extra:/tmp/note x", code=2).stderr
+    site.out("-H web2 cp extra:/tmp/note back")
+    assert (site.directory / "back").read_text() == "noted\n"
     assert site.out("-H web1 rm -f extra") == "extra\n"
     done = site.hawse("-H web stop -t 0 extra", code=1)
     assert (done.stdout, done.stderr) == ("web2 | extra\n", "web1: No such container: extra\n")

@@ -303,7 +303,7 @@ class Context:
 
     @cached_property
     def run_id(self) -> str:
-        from hawse.report.model import new_run_id
+        from hawse.report.run import new_run_id
 
         return new_run_id()
 

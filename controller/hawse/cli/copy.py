@@ -40,7 +40,7 @@ def _cp(context: Context, options: argparse.Namespace) -> int:
     places = context.places()
     several = len(places) > 1
     if several and (container or path == "-"):
-        raise InputError("what goes to several hosts is a file here", hint=f"-H matches {len(places)}")
+        raise InputError("copied out of one host at a time", hint=f"-H matches {len(places)}")
 
     def work(place: Place) -> None:
         agent = context.at(place)

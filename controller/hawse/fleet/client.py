@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hawse.fleet.http import Body, HttpConnection, Response
 from hawse.fleet.stream import Preamble, Stream
@@ -24,9 +24,10 @@ from hawse_agent.errors import (
     ProtocolError,
     from_wire,
 )
-from hawse_agent.plan.operations import Operation, Plan
-from hawse_agent.spec import codec
-from hawse_agent.spec.host import HostSpec
+
+if TYPE_CHECKING:  # they take a third of the time that a command like `ps` needs
+    from hawse_agent.plan.operations import Plan
+    from hawse_agent.spec.host import HostSpec
 
 SILENCE = 15.0
 """Seconds without an event after which a host counts as out of reach; the agent beats every 5."""
@@ -205,6 +206,9 @@ class AgentClient:
         self.close()
 
     def plan(self, spec: HostSpec) -> PlanAnswer:
+        from hawse_agent.plan.operations import Operation, Plan
+        from hawse_agent.spec import codec
+
         answer = _mapping(
             self.json("POST", "/hawse/v1/plan", data={"host_spec": codec.to_json(spec)}, timeout=LONG)
         )
@@ -217,6 +221,8 @@ class AgentClient:
 
         Raises PlanChanged before the first of them, also when the agent had to wait before it could tell.
         """
+        from hawse_agent.spec import codec
+
         ended = False
         body = {"host_spec": codec.to_json(spec), "digest": digest}
         for event in self.stream_lines("POST", "/hawse/v1/apply", data=body):

@@ -9,7 +9,6 @@ Counts of a host: `changed` operations that changed something, `ok` items that e
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -101,12 +100,6 @@ def run_json(run: RunReport) -> dict[str, Any]:
 
 
 COUNTS = ("ok", "changed", "failed", "skipped", "unreachable")
-
-
-def new_run_id(now: float | None = None) -> str:
-    """Sorts by time, and two runs of one second differ: 20260130-142501-9f3a."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    return f"{stamp}-{secrets.token_hex(2)}"
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from hawse.report.model import HostRecorder, HostRun, RunReport, fleet_json, host_report, new_run_id, run_json
+from hawse.report.model import HostRecorder, HostRun, RunReport, fleet_json, host_report, run_json
+from hawse.report.run import new_run_id
 from hawse_agent.errors import HostRefused, InputError, TaskFailed, Unreachable
 from hawse_agent.plan.operations import Change, Operation
 from hawse_agent.spec import codec
