@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,11 +52,26 @@ def out(agent: AgentUnderTest, command: str, *, input: bytes = b"", **variables:
     return hawse(agent, command, input=input, **variables).stdout.decode().strip()
 
 
+_begun: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def _none_stays_behind(agent: AgentUnderTest) -> Iterator[None]:
+    """Of what `begin` has begun, when a test fails half-way."""
+    yield
+    while _begun:
+        process = _begun.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def begin(agent: AgentUnderTest, command: str, **streams: int) -> subprocess.Popen[bytes]:
     """In the background, with nothing of this terminal."""
-    return subprocess.Popen(
-        [*HAWSE, *shlex.split(command)], env=environment(agent), start_new_session=True, **streams
-    )
+    words = [*HAWSE, *shlex.split(command)]
+    process = subprocess.Popen(words, env=environment(agent), start_new_session=True, **streams)
+    _begun.append(process)
+    return process
 
 
 class Screen:
@@ -220,21 +235,21 @@ def test_detach_keys_leave_it_running(agent: AgentUnderTest) -> None:
 
 def test_signals_are_passed_on(agent: AgentUnderTest) -> None:
     script = 'trap "echo got; exit 5" TERM; echo ready; while :; do sleep 0.1; done'
-    with begin(agent, f"run --rm {BUSYBOX} sh -c '{script}'", stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.readline() == b"got\n"
-        assert process.wait(PATIENCE) == 5
+    process = begin(agent, f"run --rm {BUSYBOX} sh -c '{script}'", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == b"got\n"
+    assert process.wait(PATIENCE) == 5
 
 
 def test_without_sig_proxy_only_the_client_ends(agent: AgentUnderTest) -> None:
     command = f"run --name one --sig-proxy=false {BUSYBOX} sh -c 'echo ready; exec sleep 1000'"
-    with begin(agent, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 130
+    process = begin(agent, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
     assert state(agent, "one") == "running"
     agent.client.containers.get("one").remove(force=True)
 
@@ -251,6 +266,50 @@ def test_create_and_start(agent: AgentUnderTest) -> None:
     assert state(agent, "two") == "running"
     assert out(agent, "start two") == "two"
     agent.client.containers.get("two").remove(force=True)
+
+
+def test_ctrl_c_ends_what_does_not_handle_it(agent: AgentUnderTest) -> None:
+    """Also PID 1, which the kernel would spare: a signal without a terminal, a key with one."""
+    hawse(agent, f"run -d --name sleeper {BUSYBOX} sleep 1000")
+    process = begin(agent, "attach sleeper", stdin=subprocess.DEVNULL)
+    until(lambda: _attached(agent, "sleeper") == 1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == 130
+    assert _exit_code(agent, "sleeper") == 130
+
+    hawse(agent, f"run -dit --name typist {BUSYBOX} sh -c 'echo ready; sleep 1000; echo never'")
+    screen = Screen(agent, "attach typist")
+    until(lambda: _attached(agent, "typist") == 1)
+    screen.type(b"\x03")
+    assert screen.end() == 130
+    assert _exit_code(agent, "typist") == 130
+    assert b"never" not in screen.seen
+
+
+def test_ctrl_c_is_its_own_business_of_what_handles_it(agent: AgentUnderTest) -> None:
+    script = 'trap "echo got" INT; echo ready; while ! [ -e /end ]; do sleep 0.1; done; exit 3'
+    process = begin(agent, f"run --name one {BUSYBOX} sh -c '{script}'", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == b"got\n"
+    hawse(agent, "exec one touch /end")
+    assert process.wait(PATIENCE) == 3
+
+    screen = Screen(agent, f"run --name two -it {BUSYBOX} sh")
+    screen.until(b"# ")
+    screen.type(b"echo unfin\x03echo $((40 + 2))\n")  # a shell drops the line
+    screen.until(b"42")
+    screen.type(b"stty raw; head -c 1 | od -An -tx1; exit 5\n")
+    screen.until(b"exit 5")
+    until(lambda: b"-isig" in hawse(agent, "exec two stty -a -F /dev/console").stdout)
+    screen.type(b"\x03")  # a byte like another
+    screen.until(b"03")
+    assert screen.end() == 5
+
+
+def _exit_code(agent: AgentUnderTest, name: str) -> int:
+    return int(agent.client.containers.get(name).wait()["StatusCode"])
 
 
 def test_attach(agent: AgentUnderTest) -> None:

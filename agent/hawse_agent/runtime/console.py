@@ -53,6 +53,17 @@ def resize(fd: int, height: int, width: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
 
+def interrupts(master: int, data: bytes) -> int:
+    """The process group that the terminal interrupts for these keys; 0 when they mean nothing special now."""
+    settings = termios.tcgetattr(master)
+    if not settings[3] & termios.ISIG or settings[6][termios.VINTR] not in (bytes([key]) for key in data):
+        return 0
+    try:
+        return os.tcgetpgrp(master)
+    except OSError:  # nobody's terminal
+        return 0
+
+
 def control(slave: int) -> None:
     """Make it the controlling terminal of this session."""
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

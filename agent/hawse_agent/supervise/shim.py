@@ -143,6 +143,7 @@ class Shim:
         self._health: Health | None = None
         self._probing: Timer | None = None
         self._stopped = False
+        self._interrupted = False
         self._deadline: Timer | None = None
         self._restarting: Timer | None = None
 
@@ -319,6 +320,9 @@ class Shim:
         if self._config.pid_namespace != "new":
             cgroup.kill()
         reach("shim: ended")
+        if self._interrupted and exit_code == 128 + signal.SIGKILL:
+            exit_code = 128 + signal.SIGINT
+        self._interrupted = False
         self._state = replace(self._state, pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
         self._close_pidfd()
         reach("shim: drain")
@@ -467,6 +471,7 @@ class Shim:
             log=self._log,
             when_quiet=self._maybe_leave,
             detached=lambda: self._tell("detached"),
+            interrupted=self._typed_interrupt,
         )
 
     # stop, signals, pause
@@ -475,6 +480,21 @@ class Shim:
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 namespace.pidfd_send_signal(self._pidfd, number)
+
+    def _typed_interrupt(self, group: int) -> None:
+        if group == self._state.pid:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Ctrl-C of somebody who is attached ends PID 1, as it would any other process.
+
+        The kernel spares the first process of a PID namespace all signals that it does not handle, this one
+        too; whoever handles or ignores it decides for himself.
+        """
+        alone = self._config.pid_namespace == "new" and self._state.status == "running"
+        if alone and _takes_default(self._state.pid, signal.SIGINT):
+            self._interrupted = True
+            self._signal(signal.SIGKILL)
 
     def _stop(self, number: int, grace: float) -> None:
         """`grace` below 0 waits for ever."""
@@ -695,6 +715,8 @@ class Shim:
         if number in (signal.SIGKILL, self._config.stop_signal):
             self._stopped = True  # somebody wants it to end: the policy has nothing to say
         self._signal(number)
+        if number == signal.SIGINT and not self._streams.quiet:
+            self._interrupt()
         self._tell("signalled", signal=number)
         if number == signal.SIGKILL:
             self._let_die()
@@ -719,6 +741,20 @@ class Shim:
 
     def _host(self) -> Host:
         return Host(document=self._document, pid=self._state.pid, pidfd=self._pidfd)
+
+
+def _takes_default(pid: int, number: int) -> bool:
+    """Whether the process neither handles, ignores nor blocks a signal."""
+    masks = {}
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name in ("SigBlk", "SigIgn", "SigCgt"):
+                    masks[name] = int(value, 16)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not any(mask >> (number - 1) & 1 for mask in masks.values())
 
 
 def _start_time(pid: int) -> int:

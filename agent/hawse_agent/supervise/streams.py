@@ -226,11 +226,13 @@ class ProcessStreams:
         log: Sink | None,
         when_quiet: Callable[[], None] = lambda: None,
         detached: Callable[[], None] = lambda: None,
+        interrupted: Callable[[int], None] = lambda group: None,
         merged: bool = False,
     ) -> None:
-        """`merged`: stdout and stderr are one, in the order in which they are written."""
+        """`interrupted`: with the process group that keys typed on the terminal interrupt. `merged`: stdout
+        and stderr are one, in the order in which they are written."""
         self._loop, self._tty, self._log, self._when_quiet = loop, tty, log, when_quiet
-        self.detached = detached
+        self.detached, self._interrupted = detached, interrupted
         self._stdin_once = stdin_once
         self._clients: list[Client] = []
         self._open: dict[int, Stream] = {}
@@ -322,8 +324,11 @@ class ProcessStreams:
         """False when the process does not take it now: wait for `resume`."""
         if self._stdin_closed:
             return True
+        group = terminal.interrupts(self._stdin, data) if self._tty and self._stdin is not None else 0
         self._pending += data
         self._write_stdin()
+        if group > 0:
+            self._interrupted(group)
         return len(self._pending) < CHUNK
 
     def input_ended(self) -> None:
