@@ -74,6 +74,38 @@ def test_ps_options(populated: AgentUnderTest, options: str) -> None:
     same(populated, "ps", *options.split())
 
 
+TEMPLATES = r"""
+{{printf "%5d|%-5s|%05d|%q|%v|%.2f|%x|%t|%%" 1 "a" 2 "b" nil 1.5 255 true}} {{printf "%d %s" "a"}}
+{{printf "%s %d" "x" 1 2}} {{print 1 2 "x" 3}} {{println "a" 1}} {{print nil}} {{print true false}}
+{{printf "%T %T %T %c %U %b %o %X %e %g %+d %x" "s" 1 1.5 97 97 5 8 255 1.5 1.5 5 "hi"}}
+{{printf "%s" (split "a b" " ")}} {{printf "%q" (split "a b" " ")}} {{len (split "" ",")}}
+{{html "<a href='x'>\"&"}} {{js "it's \"<x>\" ="}} {{urlquery "a b&c/d"}} {{json "<é>\n\t"}} {{json 1.50}}
+{{1.50}} {{0x10}} {{'a'}} {{1e3}} {{`raw\n`}} {{1e21}} {{1e-7}} {{100000000.0}} {{0.1}} {{"tab\té"}}
+{{len "é"}} {{slice "abcdef" 2 4}} {{index "abc" 1}} {{title "some words-here it's"}} {{pad "x" 1 2}}
+{{truncate "abcdef" 3}} {{join (split "a:b:c" ":") ","}} {{eq 1 2 1}} {{lt "a" "b"}} {{ge 1 2}} {{ne "a" "b"}}
+{{and 1 0 2}} {{or 0 "" "x"}} {{not 0}} {{if eq .Names "web"}}yes{{else if true}}x{{end}}
+{{with .Labels}}l{{else}}none{{end}}
+{{range $i, $c := split "a b c" " "}}{{$i}}{{$c}}{{if $i}}{{break}}{{end}},{{end}}
+{{with $x := "v"}}{{$x}}{{.}}{{end}} {{$x := 1}}{{$x}}{{$x = "b"}}{{$x}} {{"a" | printf "%s-%s" "b" | upper}}
+{{- "x" -}}   y   {{- /* c */ -}} z {{printf "%-10s|%10s|" .Names .State}} {{.Label "a" | len}} {{$.Image}}
+{{range 2}}{{.}}{{end}} {{index (split "a,b" ",") 1}} {{range split "a b" " "}}[{{.}}]{{else}}e{{end}}
+"""
+
+
+def test_templates(populated: AgentUnderTest) -> None:
+    same(populated, "ps", "-a", "--format", TEMPLATES)
+    for wrong in (
+        "{{eq 1 1.0}}",
+        "{{upper 3}}",
+        "{{nil}}",
+        "{{1 2}}",
+        '{{"x" | "y"}}',
+        "{{$x}}",
+        "{{index .Names}}",
+    ):
+        same(populated, "ps", "-a", "--format", wrong)
+
+
 INSPECTED = [
     "json",
     "{{.Id}} {{.State}}",

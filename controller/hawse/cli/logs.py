@@ -25,6 +25,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _logs(context: Context, options: argparse.Namespace) -> int:
+    if options.tail.startswith("-") and options.tail[1:].isdecimal():
+        options.tail = "all"
     if options.tail != "all" and not options.tail.isdecimal():
         raise InputError(f"--tail {options.tail}: expected a number of lines, or all")
     since, until = (moment(text, time.time()) if text else "" for text in (options.since, options.until))

@@ -110,6 +110,10 @@ def _verb(verb: str, value: Any, flags: str, precision: str | None) -> str:
             return _type(value)
         case "d" if number and isinstance(value, int):
             return f"{value:+d}" if "+" in flags else str(value)
+        case "U" if number and isinstance(value, int):
+            return f"U+{value:04X}"
+        case "q" if isinstance(value, list):
+            return "[" + " ".join(_verb(verb, entry, flags, precision) for entry in value) + "]"
         case "x" | "X" | "o" | "b" if number and isinstance(value, int):
             return f"{value:{verb}}"
         case "x" | "X" if isinstance(value, str):
@@ -170,6 +174,11 @@ def _less(first: Any, second: Any) -> bool:
     return bool(first < second)
 
 
+def _js(*values: Any) -> str:
+    escaped = json.dumps(_print(*values), ensure_ascii=False)[1:-1].replace("'", "\\'")
+    return re.sub("[<>&=]", lambda found: f"\\u{ord(found[0]):04X}", escaped)
+
+
 def _join(values: Any, separator: str) -> str:
     if not isinstance(values, list) or any(not isinstance(value, str) for value in values):
         raise _bad("join", f"wrong type: {text(values)} is not a list of strings")
@@ -181,7 +190,7 @@ def _split(value: str, separator: str) -> list[str]:
 
 
 def _title(value: str) -> str:
-    return re.sub(r"(^|[^\w'])(\w)", lambda found: found[1] + found[2].upper(), value)
+    return re.sub(r"(^|\W)(\w)", lambda found: found[1] + found[2].upper(), value)
 
 
 def _pad(value: str, before: int, after: int) -> str:
@@ -213,7 +222,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "html": lambda *values: (
         html.escape(_print(*values)).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
     ),
-    "js": lambda *values: json.dumps(_print(*values))[1:-1].replace("'", "\\'"),
+    "js": _js,
     "urlquery": lambda *values: urllib.parse.quote_plus(_print(*values)),
     "json": to_json,
     "split": _split,

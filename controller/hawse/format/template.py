@@ -121,6 +121,8 @@ class _Execution:
             if callable(method):
                 arguments = [*(self._operand(operand, dot) for operand in rest), *last]
                 return _called(head.fields[-1], method, arguments)
+        if isinstance(head, Literal) and head.value is None:
+            raise InputError("template: nil is not a command")
         if rest or last:
             raise InputError(f"template: can't give an argument to non-function {_source(head)}")
         return self._operand(head, dot)

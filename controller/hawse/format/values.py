@@ -124,13 +124,13 @@ def text(value: Any) -> str:
 
 
 def _float(value: float) -> str:
-    """`%v`: the shortest digits that give the number back; an exponent below 1e-4 and from 1e21 up."""
+    """`%v`: the shortest digits that give the number back; an exponent below 1e-4 and from 1e6 up."""
     if value != value:
         return "NaN"
     if value in (float("inf"), float("-inf")):
         return "+Inf" if value > 0 else "-Inf"
     number = Decimal(repr(value)).normalize()
-    if -4 <= number.adjusted() < 21 or not value:
+    if -4 <= number.adjusted() < 6 or not value:
         return f"{number:f}"
     first, *others = map(str, number.as_tuple().digits)
     mantissa = f"{first}.{''.join(others)}" if others else first

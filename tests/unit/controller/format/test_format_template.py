@@ -59,6 +59,8 @@ CONTAINER: dict[str, Any] = {
         ("{{slice .Id 2 4}} {{index .Mounts 1}}", "23 {volume false}"),
         ("{{json .State}} {{json .Config.Cmd}} {{json .Config.Labels}}",
          '{"Pid":3,"Running":true} null {"a":"b","c.d":"e"}'),
+        ('{{printf "%U %q" 97 .Config.Env}} {{js "<a=\\"b\\">"}} {{title "it\'s"}}',
+         'U+0061 ["A=1" "B=2"] \\u003Ca\\u003D\\"b\\"\\u003E It\'S'),
         ('{{json "<é>"}} {{html "<a>"}} {{urlquery "a b"}}', '"<é>" &lt;a&gt; a+b'),
         ("{{1.50}} {{0x10}} {{'a'}} {{1e3}} {{true}} {{`raw\\n`}}", "1.5 16 97 1000 true raw\\n"),
         ('{{"tab\\t\\u00e9"}}', "tab\té"),
@@ -89,6 +91,7 @@ def test_says(source: str, shown: str) -> None:
         ('{{eq 1 "1"}}', "incompatible types"),
         ("{{range .Id}}{{end}}", "can't iterate"),
         ("{{.Id 1}}", "non-function .Id"),
+        ("{{nil}}", "nil is not a command"),
     ],
 )
 def test_refuses(source: str, message: str) -> None:
@@ -113,7 +116,7 @@ def test_rows_have_methods_and_only_their_fields() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.0, "0"), (1.5, "1.5"), (1e20, "1" + "0" * 20), (1e21, "1e+21"), (1.5e-7, "1.5e-07"), (0.25, "0.25")],
+    [(0.0, "0"), (1.5, "1.5"), (123456.0, "123456"), (1e6, "1e+06"), (-1.5e-7, "-1.5e-07"), (0.25, "0.25")],
 )  # fmt: skip
 def test_numbers(value: float, shown: str) -> None:
     assert text(value) == shown
