@@ -207,3 +207,9 @@ def loaded_by(code: str) -> set[str]:
     ]
     before, after = (set(result.stdout.split()) for result in done)
     return after - before
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them by that name alone: a second one is an error of the whole run."""
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert sorted(names) == sorted(set(names))
