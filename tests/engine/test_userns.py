@@ -209,12 +209,14 @@ def test_files_are_copied_with_the_owners_that_it_sees(agent: AgentUnderTest, sh
     (shared / "new").mkdir()
     (shared / "new/file").write_text("from outside\n")
     os.chown(shared / "new/file", 1000, 29)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(shared / "new", "new")
     container = start(
         agent, "touch /root/mine; chown bob /root/mine; sleep 1000", binds=["kept:/data"], tmpfs={"/t": ""}
     )
-    name = container.name or ""
     for target in ("/home", "/data", "/t"):
-        agent.docker("cp", "-a", f"{shared}/new", f"{name}:{target}")
+        assert container.put_archive(target, packed.getvalue())
         assert within(container, "stat", "-c", "%u:%g", f"{target}/new", f"{target}/new/file").split() == [
             "0:0", "1000:29",
         ]  # fmt: skip
@@ -225,7 +227,7 @@ def test_files_are_copied_with_the_owners_that_it_sees(agent: AgentUnderTest, sh
     assert owners(container) == running
     assert running["home/new/file"] == (1000, 29)
     assert running["root/mine"] == (1000, 0)
-    agent.docker("cp", "-a", f"{shared}/new", f"{name}:/root")
+    assert container.put_archive("/root", packed.getvalue())
     container.start()
     assert within(container, "stat", "-c", "%u:%g", "/root/new/file") == "1000:29\n"
 
@@ -326,6 +328,8 @@ def test_sharing_takes_the_other_ones_ids(agent: AgentUnderTest) -> None:
     assert first_id(other) == first_id(one)
     with pytest.raises(APIError, match="not in one user namespace of its own"):
         create(agent, "true", network_mode=f"container:{plain.name}")
+    with pytest.raises(APIError, match="with ids of its own with --userns=host"):
+        create(agent, "true", userns="host", network_mode=f"container:{one.name}")
     first = first_id(one)
     one.remove(force=True)
     assert [link.name for link in CLAIMS.iterdir()] == [str(first)]  # as long as somebody lives in it
@@ -373,16 +377,18 @@ def test_the_default_and_the_pool_are_the_hosts(agent: AgentUnderTest) -> None:
     with AgentUnderTest(root) as other:
         other.load_busybox()
         assert "name=userns" in other.client.info()["SecurityOptions"]
-        said = other.docker("run", "--name", "one", BUSYBOX, "cat", "/proc/1/uid_map").stdout
-        assert said.split() == ["0", str(first), str(COUNT)]
-        failed = other.docker("run", BUSYBOX, "true", code=125)
-        assert "no ids are left for another container: all 2 ranges" in failed.stderr
-        whose = ("sh", "-c", "echo $$; cat /proc/self/uid_map")
-        host = other.docker("run", "--rm", "--userns=host", "--init=false", BUSYBOX, *whose)
-        assert host.stdout.split() == ["1", "0", "0", "4294967295"]
-        assert other.docker("run", "--rm", "--userns=host", BUSYBOX, *whose).stdout.split()[0] != "1"
-        other.docker("rm", "one")
-        other.docker("run", "--rm", BUSYBOX, "true")
-        failed = other.docker("run", "--privileged", BUSYBOX, "true", code=125)
-        assert "privileged mode is incompatible" in failed.stderr
+        script = "echo $$; cat /proc/self/uid_map"
+        one = create(other, "sh", "-c", script, userns="")
+        one.start()
+        assert one.wait(timeout=60)["StatusCode"] == 0
+        assert one.logs().split() == [b"2", b"0", str(first).encode(), str(COUNT).encode()]
+        with pytest.raises(APIError, match="no ids are left for another container: all 2 ranges"):
+            create(other, "true", userns="")
+        assert run(other, script, userns="host", remove=True).split() == ["2", "0", "0", "4294967295"]
+        plain = run(other, script, userns="host", init=False, remove=True)
+        assert plain.split() == ["1", "0", "0", "4294967295"]
+        one.remove()
+        create(other, "true", userns="").remove()
+        with pytest.raises(APIError, match="privileged mode is incompatible"):
+            create(other, "true", userns="", privileged=True)
     shutil.rmtree(root)

@@ -32,7 +32,10 @@ def checkout(vm: VirtualMachine) -> str:
     return f"cd /srv/hawse && PYTHONPATH={path} {session} -m 'not soak and not peers'"
 
 
-SUBJECTS = ("cgroups", "runtime", "supervise", "network", "lifecycle", "daemon", "security/test_inside")
+SUBJECTS = (
+    *("cgroups", "runtime", "userns", "supervise", "network", "lifecycle", "daemon"),
+    "security/test_inside",
+)
 """The last one: here are /proc/kcore and /proc/sysrq-trigger, which not every kernel has."""
 
 

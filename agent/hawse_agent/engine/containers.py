@@ -851,6 +851,9 @@ class Containers:
         others = [self.record(other) for other in _joined(spec)]
         if others and not spec.userns_mode:
             return others[0].ids is not None
+        if spec.userns_mode == "host" and any(other.ids is not None for other in others):
+            # The host's root owns them: no capability that it has dropped would be missing there.
+            raise Conflict("cannot share namespaces of a container with ids of its own with --userns=host")
         if (spec.userns_mode or self._settings.userns.default) == "host":
             return False
         if spec.privileged:
