@@ -127,10 +127,11 @@ def forget(containers: Path, claims: Path = _CLAIMS) -> None:
 def _lock(claims: Path) -> Iterator[None]:
     """The directory, which is made when it is not there, and nobody else's meanwhile."""
     while True:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(claims, 0o700)
         try:
-            claims.mkdir(mode=0o700, exist_ok=True)
             fd = os.open(claims, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileExistsError, FileNotFoundError):  # somebody has removed it in between
+        except FileNotFoundError:  # somebody has removed it in between
             continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):
