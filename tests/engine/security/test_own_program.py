@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -157,12 +158,25 @@ def test_nor_by_an_execution_in_a_running_container(agent: AgentUnderTest, progr
     assert "permission denied: it supervises the container" in done.stderr
 
 
-def test_root_with_ptrace_sees_it_and_cannot_write_it(agent: AgentUnderTest) -> None:
-    """The init of a container is a process of ours that stays."""
-    found = probes.attack(agent, "write:/proc/1/exe", init=True, cap_add=["SYS_PTRACE"])
-    assert found == {"write:/proc/1/exe": "EROFS"}
+def test_what_enters_a_container_is_not_seen_before_it_is_the_program(agent: AgentUnderTest) -> None:
+    """CVE-2016-9962: it cannot be looked into. By a watcher that looks at all processes all the time."""
+    container = agent.client.containers.run(
+        probes.IMAGE, probes.arguments("watch"), detach=True, **probes.options()
+    )
+    output = container.logs(stream=True, follow=True)
+    assert next(output).strip() == b"watching"
+    for _ in range(10):
+        assert container.exec_run(["/bin/busybox", "true"]).exit_code == 0
+    container.exec_run(["/bin/busybox", "touch", "/tmp/stop"])
+    seen = set(json.loads(next(output))["watch"])
+    assert seen <= {"/bin/busybox", os.path.realpath(probes.PYTHON), "EACCES", "ENOENT", "ESRCH"}
+    assert os.path.realpath(probes.PYTHON) in seen
 
 
-def test_root_without_ptrace_does_not_see_it(agent: AgentUnderTest) -> None:
-    found = probes.attack(agent, "read:/proc/1/exe", "read:/proc/1/environ", "read:/proc/1/maps", init=True)
-    assert set(found.values()) == {"EACCES"}
+def test_the_init_of_a_container_is_nothing_of_ours(agent: AgentUnderTest) -> None:
+    """It stays where root of the container sees it: its own program, without our memory or environment."""
+    words = [f"read:/proc/1/{name}" for name in ("environ", "maps", "cmdline")]
+    found = probes.attack(agent, *words, "write:/proc/1/exe", init=True, cap_add=["SYS_PTRACE"])
+    assert found["write:/proc/1/exe"] in ("ETXTBSY", "EPERM")
+    assert found["read:/proc/1/environ"] == ""
+    assert "python" not in found["read:/proc/1/maps"] + found["read:/proc/1/cmdline"]
