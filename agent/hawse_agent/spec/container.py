@@ -137,7 +137,7 @@ class LogConfig:
     """0: one file without limit."""
     max_files: int = 3
     buffer: int = 1024 * 1024
-    """Bytes that wait for a slow disk; what comes on top of them is dropped and counted."""
+    """Bytes that wait for the disk; once that is late, what comes on top of them is dropped and counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,8 @@ class Executions:
 class _Kept:
     """The beginning of a probe's output."""
 
+    full = False
+
     def __init__(self) -> None:
         self.data = b""
 

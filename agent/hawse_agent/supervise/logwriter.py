@@ -2,8 +2,10 @@
 
     output ──► lines ──► queue (bounded) ──► one write at a time ──► <path>, <path>.1 …
 
-A write is the kernel's to finish: while it takes its time, lines wait in memory, and once there are too many,
-further ones are dropped. What a full disk does not take is dropped, too. `dropped` counts both.
+A write is the kernel's to finish. While it takes its time, lines wait in memory; once there are many the
+container waits, too, as it does for any reader of a pipe, but no longer than a healthy disk takes (`LATE`).
+For a slower one nobody waits: further lines are dropped. So is what a full disk does not take. `dropped`
+counts both.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from hawse_agent.linux.uring import Ring
 from hawse_agent.spec.container import LogConfig
 from hawse_agent.supervise import logs
 from hawse_agent.supervise.logs import LogRecord, Stream
-from hawse_agent.supervise.loop import READ, Loop
+from hawse_agent.supervise.loop import READ, Loop, Timer
 
 LONGEST_LINE = 16 * 1024
 """Bytes after which a line without an end is written in parts, as Docker does."""
+LATE = 0.25
+"""Seconds after which a write is not waited for any more."""
 PATIENCE = 30.0
 """Seconds that the end of a run waits for a disk that takes nothing."""
 _AT_ONCE = 1 << 18
@@ -31,37 +35,41 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class Disk(Protocol):
-    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
-        """Append: how many bytes it took, or a negative errno; None: `done` is called with that, later."""
+    def write(
+        self, fd: int, data: bytes, done: Callable[[int], None], late: Callable[[], None]
+    ) -> int | None:
+        """Append: how many bytes it took, or a negative errno; None: `done` is called with that, later, and
+        `late` before when that takes long."""
 
     def close(self) -> None: ...
-
-
-class _Line(NamedTuple):
-    encoded: bytes
-    size: int
-    """Of the output that it stands for."""
-    stream: Stream
 
 
 class LogWriter:
     """Splits what comes out of a container into lines, and writes them. Owned by one shim.
 
-    `when_dropping` is called whenever `dropped` has grown.
+    `when_dropping` is called whenever `dropped` has grown, `when_free` when it may be `full` no longer.
     """
 
     def __init__(
-        self, path: Path, config: LogConfig, disk: Disk, *, when_dropping: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        config: LogConfig,
+        disk: Disk,
+        *,
+        when_dropping: Callable[[], None] = lambda: None,
+        when_free: Callable[[], None] = lambda: None,
     ) -> None:
-        self._path, self._config, self._disk, self._when_dropping = path, config, disk, when_dropping
+        self._path, self._config, self._disk = path, config, disk
+        self._when_dropping, self._when_free = when_dropping, when_free
         self._partial: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
-        self._queue: deque[_Line] = deque()
+        self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._under_way: list[_Line] = []
+        self._under_way: list[bytes] = []
         self._rest = b""
         """What the disk has not taken of them."""
         self._waiting = False
         """For the disk to say how it went."""
+        self._late = False
         self._then: list[Callable[[], None]] = []
         self.dropped = 0
         """Bytes of output that are not in the log."""
@@ -73,19 +81,31 @@ class LogWriter:
     def write(self, stream: Stream, data: bytes) -> None:
         if self._fd < 0:
             return
-        *lines, rest = (self._partial[stream] + data).split(b"\n")
-        for line in lines:
-            self._add(stream, self._without_parts(stream, line) + b"\n")
-        self._partial[stream] = self._without_parts(stream, rest)
+        data = self._partial[stream] + data
+        end_of_lines = data.rfind(b"\n") + 1
+        if end_of_lines:
+            end = logs.ending(stream)
+            for text in data[:end_of_lines].decode(errors="replace").split("\n")[:-1]:
+                if len(text) < LONGEST_LINE // 4:  # of characters, which have four bytes at most
+                    self._add(f"{text}\n", end)
+                else:
+                    last = self._without_parts(stream, text.encode())
+                    self._add(f"{last.decode(errors='replace')}\n", end)
+        self._partial[stream] = self._without_parts(stream, data[end_of_lines:])
         if not self._waiting:
             self._write_next()
+
+    @property
+    def full(self) -> bool:
+        """Whether output had better wait: for a disk that is not late."""
+        return self._waiting and not self._late and self._queued >= self._config.buffer
 
     def flush(self, then: Callable[[], None]) -> None:
         """Write lines that have no end, since the container has; `then` when all that came is on the disk,
         or when that has not taken it for long."""
         for stream, rest in self._partial.items():
             if rest and self._fd >= 0:
-                self._add(stream, rest)
+                self._add(rest.decode(errors="replace"), logs.ending(stream))
                 self._partial[stream] = b""
         if not self._waiting:
             self._write_next()
@@ -103,7 +123,7 @@ class LogWriter:
 
     def unwritten(self) -> list[LogRecord]:
         """What has come and is not in the file, lines without an end included."""
-        lines = [logs.decode(line.encoded) for line in (*self._under_way, *self._queue)]
+        lines = map(logs.decode, (*self._under_way, *self._queue))
         return [line for line in lines if line is not None] + [
             LogRecord(time=0.0, time_text="", stream=stream, data=rest)
             for stream, rest in self._partial.items()
@@ -133,35 +153,39 @@ class LogWriter:
         """What is left of a long line when its full parts have been added."""
         while len(text) >= LONGEST_LINE:
             cut = _character_boundary(text, LONGEST_LINE - 1)
-            self._add(stream, text[:cut], partial=True)
+            self._add(text[:cut].decode(errors="replace"), logs.ending(stream, partial=True))
             text = text[cut:]
         return text
 
-    def _add(self, stream: Stream, text: bytes, *, partial: bool = False) -> None:
-        encoded = logs.encode(stream, text, partial=partial)
-        line = _Line(encoded, len(text), stream)
-        if self._queued + len(encoded) > self._config.buffer and (self._under_way or self._queue):
+    def _add(self, text: str, end: str) -> None:
+        line = logs.encode(text, end)
+        if self._late and self._queued + len(line) > self._config.buffer:
             self._drop([line])
             return
         self._queue.append(line)
-        self._queued += len(encoded)
+        self._queued += len(line)
 
     def _write_next(self) -> None:
         """As much as is there, until the disk takes its time."""
         while self._fd >= 0 and (self._under_way or self._queue):
             if not self._under_way:
                 self._under_way = self._next_block()
-                self._rest = b"".join(line.encoded for line in self._under_way)
-            result = self._disk.write(self._fd, self._rest, self._done)
+                self._rest = b"".join(self._under_way)
+            result = self._disk.write(self._fd, self._rest, self._done, self._is_late)
             if result is None:
                 self._waiting = True
                 return
             self._settle(result)
 
+    def _is_late(self) -> None:
+        self._late = True
+        self._when_free()
+
     def _done(self, result: int) -> None:
-        self._waiting = False
+        self._waiting = self._late = False
         self._settle(result)
         self._write_next()
+        self._when_free()
         if not self._waiting:
             self._tell()
 
@@ -170,19 +194,17 @@ class LogWriter:
         for work in then:
             work()
 
-    def _next_block(self) -> list[_Line]:
+    def _next_block(self) -> list[bytes]:
         """The lines of the next write: no more than the current file still holds, but at least one."""
-        most = self._config.max_size
-        if most and self._size and self._size + len(self._queue[0].encoded) > most:
+        queue, most = self._queue, self._config.max_size
+        if most and self._size and self._size + len(queue[0]) > most:
             self._rotate()
-        block: list[_Line] = []
-        size = 0
-        while self._queue and size < _AT_ONCE:
-            length = len(self._queue[0].encoded)
-            if block and most and self._size + size + length > most:
-                break
-            block.append(self._queue.popleft())
-            size += length
+        room = min(_AT_ONCE, most - self._size) if most else _AT_ONCE
+        block = [queue.popleft()]
+        size = len(block[0])
+        while queue and size + len(queue[0]) <= room:
+            size += len(queue[0])
+            block.append(queue.popleft())
         self._queued -= size
         return block
 
@@ -192,7 +214,7 @@ class LogWriter:
         if self._rest and result > 0:
             return  # a part was taken: the rest is tried
         block, self._under_way = self._under_way, []
-        size = sum(len(line.encoded) for line in block)
+        size = sum(map(len, block))
         if not self._rest:
             self._size += size
             return
@@ -201,9 +223,9 @@ class LogWriter:
         self._rest = b""
         self._drop(block)
 
-    def _drop(self, lines: list[_Line] | deque[_Line]) -> None:
+    def _drop(self, lines: list[bytes] | deque[bytes]) -> None:
         if lines:
-            self.dropped += sum(line.size for line in lines)
+            self.dropped += sum(len(record.data) for line in lines if (record := logs.decode(line)))
             self._when_dropping()
 
     def _rotate(self) -> None:
@@ -227,7 +249,9 @@ class LogWriter:
 class PlainDisk:
     """Waits for each write."""
 
-    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+    def write(
+        self, fd: int, data: bytes, done: Callable[[int], None], late: Callable[[], None]
+    ) -> int | None:
         try:
             return os.write(fd, data)
         except OSError as error:
@@ -247,13 +271,16 @@ class PatientDisk:
         self._data = b""
         self._fd = -1
         self._done: Callable[[int], None] = lambda _: None
+        self._timer: Timer | None = None
 
     @property
     def waits(self) -> bool:
         """Whether it must wait for each write itself, on this kernel."""
         return self._plain is not None
 
-    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+    def write(
+        self, fd: int, data: bytes, done: Callable[[int], None], late: Callable[[], None]
+    ) -> int | None:
         if self._ring is None and self._plain is None:  # made when something is said: many never do
             try:
                 self._ring = Ring()
@@ -263,9 +290,10 @@ class PatientDisk:
                 self._loop.add(self._ring.fd, READ, self._ready)
         if self._ring is None:
             assert self._plain is not None
-            return self._plain.write(fd, data, done)
+            return self._plain.write(fd, data, done, late)
         self._fd, self._data, self._done = fd, data, done
         self._ring.write(fd, data)
+        self._timer = self._loop.after(LATE, late)
         return None
 
     def _ready(self, _: int) -> None:
@@ -273,10 +301,12 @@ class PatientDisk:
         result = self._ring.result()
         if result is None:
             return
+        if self._timer is not None:
+            self._timer.cancel()
         if result in (-errno.EINVAL, -errno.EOPNOTSUPP):  # an old kernel has rings that cannot write
             self.close()
             self._plain = PlainDisk()
-            result = self._plain.write(self._fd, self._data, self._done) or 0
+            result = self._plain.write(self._fd, self._data, self._done, lambda: None) or 0
         self._data = b""
         self._done(result)
 
@@ -285,6 +315,8 @@ class PatientDisk:
             self._loop.remove(self._ring.fd)
             self._ring.close()
             self._ring = None
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _character_boundary(text: bytes, at: int) -> int:

@@ -114,7 +114,11 @@ class Shim:
         self._children = Children(self._loop)
         self._state = State()
         self._log = LogWriter(
-            Path(config.log_path), config.log, PatientDisk(self._loop), when_dropping=self._dropping
+            Path(config.log_path),
+            config.log,
+            PatientDisk(self._loop),
+            when_dropping=self._dropping,
+            when_free=lambda: self._streams.drained(),
         )
         self._drops_told: Timer | None = None
         self._streams = self._new_streams()

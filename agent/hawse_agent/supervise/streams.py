@@ -41,6 +41,10 @@ class Sink(Protocol):
 
     def write(self, stream: Stream, data: bytes) -> None: ...
 
+    @property
+    def full(self) -> bool:
+        """Whether output had better wait until `ProcessStreams.drained` is called."""
+
 
 class Client:
     """One attached socket, owned. `ended` is called once, when it is closed."""
@@ -338,8 +342,9 @@ class ProcessStreams:
             self._write_stdin()
 
     def drained(self) -> None:
-        """A client has taken something: go on reading when nobody is behind."""
+        """A client or the log has taken something: go on reading when nobody is behind."""
         held = any(client.waiting >= BUFFERED for client in self._clients)
+        held = held or (self._log is not None and self._log.full)
         if held != self._held:
             self._held = held
             for fd in self._open:
@@ -402,6 +407,8 @@ class ProcessStreams:
         stream = self._open[fd]
         if self._log is not None:
             self._log.write(stream, data)
+            if self._log.full:
+                self.drained()
         for client in list(self._clients):
             client.deliver(stream, data)
 

@@ -264,9 +264,11 @@ class StuckDisk:
         self._fd = -1
         self._done: Callable[[int], None] | None = None
 
-    def write(self, fd: int, data: bytes, done: Callable[[int], None]) -> int | None:
+    def write(
+        self, fd: int, data: bytes, done: Callable[[int], None], late: Callable[[], None]
+    ) -> int | None:
         assert self._done is None, "one write at a time"
-        self._fd, self.data, self._done = fd, data, done
+        self._fd, self.data, self._done, self.late = fd, data, done, late
         return None
 
     def let_go(self) -> None:
@@ -278,12 +280,37 @@ class StuckDisk:
         pass
 
 
+def test_a_disk_that_takes_its_time_loses_nothing(path: Path) -> None:
+    """With a full buffer the container waits, as for any reader of a pipe; until the disk is late."""
+    disk = StuckDisk()
+    freed: list[bool] = []
+    writer = LogWriter(path, LogConfig(buffer=500), disk, when_free=lambda: freed.append(writer.full))
+    written = 0
+    while not writer.full:
+        writer.write("stdout", f"{written}\n".encode())
+        written += 1
+    writer.write("stdout", b"of a chunk that was read already\n")
+    assert writer.dropped == 0 and written > 3
+    disk.let_go()
+    assert freed == [False] and not writer.full
+    disk.let_go()
+    writer.write("stdout", b"under way\n")
+    writer.write("stdout", b"more\n" * 10)
+    assert writer.full
+    disk.late()
+    assert freed[-1] is False and not writer.full
+    writer.write("stdout", b"lost\n")
+    assert writer.dropped == len(b"lost\n")
+
+
 def test_a_slow_disk_holds_nothing_up(path: Path) -> None:
     """Lines wait, up to the buffer's size; those above are dropped, counted and told."""
     disk = StuckDisk()
     drops: list[int] = []
     writer = LogWriter(path, LogConfig(buffer=2000), disk, when_dropping=lambda: drops.append(writer.dropped))
-    for number in range(100):
+    writer.write("stdout", b"000000000\n")
+    disk.late()
+    for number in range(1, 100):
         writer.write("stdout", f"{number:09}\n".encode())
     assert texts(path) == []
     kept = [record.data for record in writer.unwritten()]
