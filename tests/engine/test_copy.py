@@ -468,6 +468,40 @@ def test_a_container_that_ends_meanwhile_cuts_the_stream_short(agent: AgentUnder
     slow.close()
 
 
+BUSY = """\
+mkdir /busy; cd /busy
+(while true; do mkdir -p a/b; echo x > a/b/f; ln a/b/f a/g; mv a c; rm -r c; done) &
+(while true; do echo long > f; ln -sfn f l; : > f; rm f; mkfifo f; rm f; done) 2>/dev/null &
+"""
+
+
+def test_a_tree_that_changes_all_the_time(agent: AgentUnderTest) -> None:
+    """Whole archives come of it, and no error."""
+    box = run(agent, f"{{ {BUSY}}}", name="box")
+    for _ in range(10):
+        with read(box, "/busy") as tar:
+            assert tar.getnames()[0] == "busy"
+        assert all(change["Path"].startswith(("/busy", "/tmp")) for change in box.diff())
+        with tarfile.open(fileobj=io.BytesIO(b"".join(box.export()))) as tar:
+            assert {"bin/busybox", "busy"} <= set(tar.getnames())
+        assert box.put_archive("/busy", archive(("in/to/f", b"put")))
+    assert text(box, "/busy/in/to/f") == "put"
+
+
+def test_memory_is_bounded(agent: AgentUnderTest) -> None:
+    """A file of 128 MB out and in, with a reader that waits, needs some pieces of it at a time."""
+    box = run(agent, "dd if=/dev/zero of=/big bs=1M count=128 2>/dev/null", name="box")
+
+    def most() -> int:
+        lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+    before = most()
+    pieces, _ = box.get_archive("/big", chunk_size=1 << 20)
+    assert box.put_archive("/tmp", pieces)
+    assert most() - before < 48 << 20
+
+
 def test_half_an_upload_changes_nothing_in_a_stopped_container(agent: AgentUnderTest) -> None:
     """And does not keep it from being started."""
     box = run(agent, name="box")
