@@ -83,7 +83,7 @@ def test_an_image_comes_blob_by_blob(agent: AgentUnderTest, client: AgentClient)
     blobs = {imagefiles.sha256(data): data for data in (layer, config, manifest)}
     assert client.missing_blobs(blobs) == tuple(blobs)
     for digest, data in blobs.items():
-        with pytest.raises(ProtocolError, match="404"):
+        with pytest.raises(NotFound, match="404"):
             client.request("HEAD", f"/hawse/v1/blobs/{digest}")
         with pytest.raises(ProtocolError):
             client.upload_blob(digest, [data[:-1], b"!"], len(data))
