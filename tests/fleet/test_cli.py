@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shlex
 import signal
 import stat
@@ -224,6 +225,66 @@ def test_exec_with_a_terminal(site: Site) -> None:
         os.write(ours, b"go\n")
         shown = read_all(ours)
     assert b"33 77" in shown
+
+
+def test_run_on_hosts(site: Site) -> None:
+    """Detached on each; attached on one, or on several without a terminal, with the worst exit code."""
+    done = site.hawse(
+        "-H web run --rm bb:1 sh -c 'hostname > /dev/null; echo hi; echo no >&2; exit 7'", code=7
+    )
+    assert sorted(done.stdout.splitlines()) == ["web1 | hi", "web2 | hi"]
+    assert sorted(done.stderr.splitlines()) == ["web1 | no", "web2 | no"]
+    assert site.out("-H web1 run --rm -i bb:1 cat", input="a\nb\n") == "a\nb\n"
+    ids = [
+        line.split(" | ")[1] for line in site.out("-H web run -d --name made bb:1 sleep 1000").splitlines()
+    ]
+    assert [len(identity) for identity in ids] == [64, 64]
+    assert site.hawse("-H web run -d --name made bb:1 true", code=125).stderr.count("already in use") == 2
+    assert sorted(site.out("-H web start made app").splitlines()) == [
+        *("web1 | app", "web1 | made", "web2 | app", "web2 | made"),
+    ]
+    assert "one host" in site.hawse("-H web run -it bb:1 sh", code=125).stderr
+    assert "one host" in site.hawse("-H web attach made", code=2).stderr
+    site.hawse("-H web rm -f made")
+    missing = site.hawse("-H web1 run --pull never nosuch:1 true", code=125).stderr
+    assert missing == "hawse: web1: No such image: nosuch:1\n"
+
+
+def test_a_terminal_on_a_host(site: Site) -> None:
+    """Its size from the first moment, detach keys, back by attach, Ctrl-C as a key."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (33, 77))
+    command = "-H web1 run --name one -it bb:1 sh -c 'stty size; exec cat'"
+    with site.start(command, stdin=theirs, stdout=theirs) as process:
+        read_until(ours, b"33 77")
+        os.write(ours, b"\x10\x11")
+        assert process.wait(60) == 0
+    with site.start("-H web1 attach one", stdin=theirs, stdout=theirs) as process:
+        os.write(ours, b"typed\n")
+        read_until(ours, b"typed\r\ntyped")  # its echo, and what cat makes of it
+        os.write(ours, b"\x03")
+        assert process.wait(60) == 130
+    os.close(theirs)
+    os.close(ours)
+    site.hawse("-H web1 rm one")
+
+
+def test_signals_go_to_the_host(site: Site) -> None:
+    script = 'trap "echo got; exit 5" TERM; echo ready; while :; do sleep 0.1; done'
+    with site.start(f"-H web1 run --rm bb:1 sh -c '{script}'", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == b"got\n"
+        assert process.wait(60) == 5
+
+
+def read_until(descriptor: int, wanted: bytes) -> None:
+    shown = b""
+    while wanted not in shown:
+        ready, _, _ = select.select([descriptor], [], [], 60)
+        assert ready, shown
+        shown += os.read(descriptor, 4096)
 
 
 def test_one_terminal_for_one_host(site: Site) -> None:

@@ -6,12 +6,11 @@ import argparse
 from contextlib import closing
 
 from hawse.cli.context import Context, Place
-from hawse.cli.hosts import HostOutput, Output, each, worst
+from hawse.cli.hosts import Output, alone, each, worst
 from hawse.cli.session import Signals, attend, check_terminal, exit_code
 from hawse.cli.verb import Verb
 from hawse.docker.create import DETACH_KEYS, INTERACTIVE, SIG_PROXY
 from hawse.docker.flags import Flag, Given
-from hawse.fleet.client import AgentClient, Json
 from hawse_agent.errors import HawseError, InputError
 from hawse_agent.spec import detach
 
@@ -38,10 +37,7 @@ def _start(context: Context, options: argparse.Namespace) -> int:
     if given.options.get("attach") or given.options.get("interactive"):
         if len(names) > 1:
             raise InputError("you cannot start and attach multiple containers at once")
-        place = _one(places)
-        agent = context.at(place)
-        with Output(context, [place.name]).of(place.name) as writer:
-            return _start_attached(context, agent, agent.container(names[0]), given, writer)
+        return alone(_one(places), lambda place: _start_attached(context, place, names[0], given))
     output = Output(context, [place.name for place in places])
 
     def start(place: Place) -> int:
@@ -62,15 +58,16 @@ def _start(context: Context, options: argparse.Namespace) -> int:
     return worst(*each(context, places, start))
 
 
-def _start_attached(
-    context: Context, agent: AgentClient, container: Json, given: Given, writer: HostOutput
-) -> int:
+def _start_attached(context: Context, place: Place, name: str, given: Given) -> int:
+    agent = context.at(place)
+    container = agent.container(name)
     identity, tty = container["Id"], bool(container["Config"]["Tty"])
     stdin = bool(given.options.get("interactive") and container["Config"]["OpenStdin"])
     check_terminal(context, tty=tty, stdin=stdin)
     keys = given.options.get("detach-keys", "")
     removes = container["HostConfig"].get("AutoRemove", False)
     with (
+        Output(context, [place.name]).of(place.name) as writer,
         Signals(proxied=True) as signals,
         agent.second() as channel,
         agent.waiting(identity, "removed" if removes else "next-exit") as ended,
@@ -96,10 +93,12 @@ def _attach(context: Context, options: argparse.Namespace) -> int:
     given: Given = options.given
     if len(given.operands) != 1:
         raise InputError("attach: which container?", hint="hawse attach [OPTIONS] CONTAINER")
-    keys = given.options.get("detach-keys", "")
-    detach.parse(keys)
-    place = _one(context.places())
-    agent = context.at(place)
+    detach.parse(given.options.get("detach-keys", ""))
+    return alone(_one(context.places()), lambda place: _join(context, place, given))
+
+
+def _join(context: Context, place: Place, given: Given) -> int:
+    agent, keys = context.at(place), given.options.get("detach-keys", "")
     container = agent.container(given.operands[0])
     state, identity = container["State"], container["Id"]
     if state["Status"] in _STILL:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from hawse.cli import terminal
 from hawse.cli.context import Context, Place
-from hawse.cli.hosts import HostOutput, Output, each, worst
+from hawse.cli.hosts import HostOutput, Output, alone, each, worst
 from hawse.cli.session import attend, check_terminal
 from hawse.cli.verb import Verb
 from hawse.docker.execute import EXEC, exec_body
@@ -42,8 +42,8 @@ def _exec(context: Context, options: argparse.Namespace) -> int:
         with output.of(place.name) as writer:
             return _attended(context, agent, identity, body, writer)
 
-    if len(places) == 1 and (stdin or tty):  # signals of the terminal come to the main thread alone
-        return run(places[0])
+    if len(places) == 1 and (stdin or tty):
+        return alone(places[0], run)
     return worst(*each(context, places, run))
 
 

@@ -57,6 +57,16 @@ def each(context: Context, places: Sequence[Place], work: Callable[[Place], R]) 
     return values, outcomes.exit_code
 
 
+def alone(place: Place, work: Callable[[Place], R]) -> R:
+    """`work` in this thread, which the terminal's signals come to; a failure names the host."""
+    try:
+        return work(place)
+    except HawseError as error:
+        if place.host is None:
+            raise
+        raise error.at(place.name) from error
+
+
 def ask(
     context: Context, places: Sequence[Place], question: Callable[[AgentClient], R]
 ) -> tuple[dict[str, R], int]:

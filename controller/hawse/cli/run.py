@@ -10,7 +10,7 @@ from typing import Any
 
 from hawse.cli import terminal
 from hawse.cli.context import Context, Place
-from hawse.cli.hosts import HostOutput, Output, each, worst
+from hawse.cli.hosts import HostOutput, Output, alone, each, worst
 from hawse.cli.session import Signals, attend, check_terminal, exit_code
 from hawse.cli.verb import Verb
 from hawse.docker.create import CREATE, RUN, create_body
@@ -34,11 +34,10 @@ def _run(context: Context, options: argparse.Namespace) -> int:
         if "attach" in given.options:
             raise InputError("conflicting options: cannot specify both --attach and --detach")
         body |= {"AttachStdin": False, "AttachStdout": False, "AttachStderr": False, "StdinOnce": False}
-    else:
-        check_terminal(context, tty=body.get("Tty", False), stdin=body["AttachStdin"])
     places = context.places()
     if len(places) > 1 and not detached and (body["AttachStdin"] or body.get("Tty")):
         raise InputError("-i and -t are for one host", hint=f"-H matches {len(places)}; -d runs on each")
+    check_terminal(context, tty=body.get("Tty", False), stdin=body["AttachStdin"])
     output = Output(context, [place.name for place in places])
     with Signals(proxied=not detached and given.options.get("sig-proxy", True)) as signals:
 
@@ -54,7 +53,7 @@ def _run(context: Context, options: argparse.Namespace) -> int:
                 return _foreground(context, agent, identity, body, given, writer, signals)
 
         if len(places) == 1 and not detached:
-            return run(places[0])
+            return alone(places[0], run)
         codes, code = each(context, places, run)
         return worst(codes, ENGINE if code else 0)
 
