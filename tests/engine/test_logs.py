@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -143,3 +144,31 @@ def test_what_the_disk_does_not_take_is_counted_and_holds_nothing_up(agent: Agen
         eventually(lambda: inspected(container)["LogBytesDropped"] >= 280_000)
     finally:
         linux.umount(str(log), linux.MNT_DETACH)
+
+
+def test_a_flood_is_written_or_counted(agent: AgentUnderTest) -> None:
+    """On a healthy disk nothing is dropped; how healthy this one is, the test does not know."""
+    container = run(
+        agent,
+        "yes 012345678901234567890123456789012345678 | head -c 2000000",
+        log_config=LogConfig(type="json-file", config={"max-size": "-1"}),
+    )
+    container.wait()
+    kept = len(agent.docker("logs", container.id).stdout)
+    assert kept + inspected(container)["LogBytesDropped"] == 2_000_000
+
+
+def test_a_disk_that_is_stuck_holds_nothing_up(agent: AgentUnderTest) -> None:
+    """A pipe that nobody reads takes a write as a dead disk does: never."""
+    script = "head -c 8000000 /dev/zero | tr '\\0' x; echo done > /written; exec sleep 1000"
+    container = agent.client.containers.create(BUSYBOX, ["sh", "-c", script])
+    log = Path(inspected(container)["LogPath"])
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        container.start()
+        eventually(lambda: container.exec_run(["cat", "/written"]).output == b"done\n")
+        eventually(lambda: inspected(container)["LogBytesDropped"] > 0)
+    finally:
+        os.close(reader)
+    container.remove(force=True)

@@ -27,7 +27,7 @@ LONGEST_LINE = 16 * 1024
 """Bytes after which a line without an end is written in parts, as Docker does."""
 LATE = 0.25
 """Seconds after which a write is not waited for any more."""
-PATIENCE = 30.0
+PATIENCE = 5.0
 """Seconds that the end of a run waits for a disk that takes nothing."""
 _AT_ONCE = 1 << 18
 """Bytes of one write."""
