@@ -1,6 +1,6 @@
 """The zygote: a small single-threaded process that forks shims and the name server for the daemon.
 
-    daemon ── SEQPACKET, JSON + descriptors ──► zygote ── fork, fork ──► shim | name server
+    daemon ── SEQPACKET, a word and a descriptor ──► zygote ── fork ──► shim | name server
 
 It is forked before the daemon has a thread and before heavy imports, so a shim costs a fork of little memory
 (0.35 ms). Everything that a shim needs is imported here once. It dies with nothing of a container in its
@@ -13,23 +13,22 @@ half a megabyte. After a fork: no locks, no imports; `os._exit`.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
 import os
 import signal
 import socket
 import sys
 from _thread import allocate_lock
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from hawse_agent.errors import InternalError
 from hawse_agent.linux import privilege
 
-_MAX_MESSAGE = 1 << 16
+_MAX_MESSAGE = 8192
+_ROOM = socket.CMSG_SPACE(4)
+_SHIM, _NAMES, _DONE = b"shim ", b"names", b"done"
 REPLY_TIMEOUT = 10.0
 
 Run = Callable[[Path, socket.socket], None]
@@ -72,7 +71,7 @@ class Zygote:
         starter socket."""
         ours, theirs = socket.socketpair()
         try:
-            self._ask({"op": "shim", "runtime": str(runtime)}, theirs)
+            self._ask(_SHIM + os.fsencode(runtime), theirs)
         except BaseException:
             ours.close()
             raise
@@ -82,14 +81,14 @@ class Zygote:
 
     def start_dns(self, listener: socket.socket) -> None:
         """Fork a name server that serves on `listener`, which stays the caller's to close."""
-        self._ask({"op": "dns"}, listener)
+        self._ask(_NAMES, listener)
 
     def close(self) -> None:
         """The zygote leaves when its socket closes; what it forked stays."""
         with self._lock:
             self._connection.close()
 
-    def _ask(self, request: dict[str, Any], carried: socket.socket) -> None:
+    def _ask(self, request: bytes, carried: socket.socket) -> None:
         with self._lock:
             try:
                 self._exchange(request, carried)
@@ -100,15 +99,14 @@ class Zygote:
                 except (ConnectionError, EOFError, TimeoutError) as error:
                     raise InternalError("the zygote does not answer, not even a new one") from error
 
-    def _exchange(self, request: dict[str, Any], carried: socket.socket) -> None:
+    def _exchange(self, request: bytes, carried: socket.socket) -> None:
         self._connection.settimeout(REPLY_TIMEOUT)
-        socket.send_fds(self._connection, [json.dumps(request).encode()], [carried.fileno()])
+        socket.send_fds(self._connection, [request], [carried.fileno()])
         answer = self._connection.recv(_MAX_MESSAGE)
         if not answer:
             raise EOFError
-        problem = json.loads(answer).get("error")
-        if problem:
-            raise InternalError(f"the zygote could not fork: {problem}")
+        if answer != _DONE:
+            raise InternalError(f"the zygote could not fork: {answer.decode()}")
 
     def _replace(self) -> None:
         self._connection.close()
@@ -136,38 +134,36 @@ def main(connection: socket.socket, run: Run, serve: Serve) -> None:
     gc.collect()
     gc.freeze()  # or the collector would write to, and so copy, every page a shim shares
     while True:
-        data, fds, _, _ = socket.recv_fds(connection, _MAX_MESSAGE, 1)
-        if not data:
+        # What is written to between two forks is no longer shared with the shims that are there: bare calls.
+        request, carried, _, _ = connection.recvmsg(_MAX_MESSAGE, _ROOM)
+        if not request:
             return
-        request = json.loads(data)
-        carried = socket.socket(fileno=fds[0])
+        answer = _DONE
         try:
-            if request["op"] == "shim":
-                _fork_detached(connection, partial(run, Path(request["runtime"]), carried))
-            else:
-                _fork_detached(connection, partial(_serve_names, serve, carried))
-            answer: dict[str, Any] = {}
+            if os.fork() == 0:
+                _leave_home(connection, run, serve, request, carried[0][2])
         except OSError as error:
-            answer = {"error": os.strerror(error.errno or 0)}
-        carried.close()
-        with contextlib.suppress(ConnectionError):  # the daemon is gone: the next read says so
-            connection.send(json.dumps(answer).encode())
+            answer = os.strerror(error.errno or 0).encode()
+        os.close(int.from_bytes(carried[0][2], sys.byteorder))
+        try:
+            connection.send(answer)
+        except OSError:
+            pass  # the daemon is gone: the next read says so
 
 
-def _serve_names(serve: Serve, listener: socket.socket) -> None:
-    privilege.set_title("hawse-agent: names")
-    serve(listener)
-
-
-def _fork_detached(connection: socket.socket, work: Callable[[], None]) -> None:
-    """Run `work` in a child in a session of its own, which init inherits when the zygote dies."""
-    if os.fork():
-        return
+def _leave_home(connection: socket.socket, run: Run, serve: Serve, request: bytes, fd: bytes) -> NoReturn:
+    """In the child: a session of its own, which init inherits when the zygote dies."""
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         connection.close()
-        work()
+        carried = socket.socket(fileno=int.from_bytes(fd, sys.byteorder))
+        carried.set_inheritable(False)
+        if request == _NAMES:
+            privilege.set_title("hawse-agent: names")
+            serve(carried)
+        else:
+            run(Path(os.fsdecode(request.removeprefix(_SHIM))), carried)
     except BaseException as error:
         print(f"hawse-agent: {error!r}", file=sys.stderr, flush=True)
     finally:
