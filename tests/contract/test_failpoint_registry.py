@@ -17,7 +17,7 @@ AGENT = Path(failpoints.__file__).parent
 OPERATIONS = {
     # Where the steps of an operation are: file → function → who, when called there, is a step.
     "engine/containers.py": {
-        "create": ("_volumes.make", "_volumes.populate", "_make_directory", "_state", "rename"),
+        "_create": ("_volumes.make", "_volumes.populate", "_make_directory", "_state", "rename"),
         "_start": ("_volumes", "_networks.lease", "_save", "_prepare", "_write_config", "start", "_watcher"),
         "_stop": ("_save", "_ask_to_end", "live.wait"),
         "_remove": ("_save", "_networks", "_forget_run", "_remove_tree", "_volumes", "_state"),

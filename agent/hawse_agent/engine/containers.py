@@ -98,10 +98,11 @@ class Containers:
         self._volumes = volumes
         self._announce = Announcer(events)
         self._watcher = watcher
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
         self._records: dict[str, ContainerRecord] = {}
         self._live: dict[str, Live] = {}
-        self._coming: set[str] = set()
+        self._coming: dict[str, str] = {}
+        """Names of containers that are being made."""
         self._going: set[str] = set()
         """Those that somebody is removing."""
         self._pending = Pending()
@@ -239,20 +240,21 @@ class Containers:
 
         `inherit` maps mount targets to anonymous volumes of a predecessor, which the new one takes over.
         """
-        if not spec.name:
-            with self._random_name() as name:
-                return self.create(replace(spec, name=name), inherit=inherit)
         image = self._images.get(spec.image)
-        spec = replace(spec, name=names.check_name(spec.name))
-        self._check_name_free(spec.name)
+        container_id = names.new_id()
+        with self._holding_name(spec.name, container_id) as name:
+            return self._create(container_id, replace(spec, name=name), image, inherit or {})
+
+    def _create(
+        self, container_id: str, spec: ContainerSpec, image: Image, inherit: Mapping[str, str]
+    ) -> ContainerView:
         resolve.command_line(spec, image)
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
         for link in spec.links:
             self.record(link.partition(":")[0])
         own_ids = self._has_own_ids(spec)
-        container_id = names.new_id()
-        mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit or {})
+        mounted, anonymous = self._volumes.plan(spec, image, self._volumes_of, inherit)
         record = ContainerRecord(
             id=container_id,
             spec=spec,
@@ -567,13 +569,14 @@ class Containers:
         restart = []
         records = self._state.containers()
         self._finish_creations({record.id for record in records})
-        for record in records:
+        asked = [self._try_to_watch(record) for record in records]
+        for record, connection in zip(records, asked, strict=True):
             live = Live(self._ended_state(record))
             with self._guard:
                 self._records[record.id] = record
                 self._live[record.id] = live
             try:
-                watch = self._reach(record, live)
+                watch = self._take_up(live, connection)
             except TimeoutError:
                 self._reach_later(record, live)
                 continue
@@ -613,12 +616,28 @@ class Containers:
                         raise
 
     def _reach(self, record: ContainerRecord, live: Live) -> socket.socket | None:
-        socket_path = self._paths.shim(record.id) / "shim.sock"
-        if not socket_path.exists():
-            return None
+        return self._take_up(live, self._ask_to_watch(record))
+
+    def _ask_to_watch(self, record: ContainerRecord) -> socket.socket | None:
         try:
-            raw, watch = shim_client.ShimClient(socket_path).watch()
-        except (ConnectionError, FileNotFoundError, ProtocolError):  # it is leaving, or has left
+            return self.reach(record.id).ask_to_watch()
+        except (ConnectionError, FileNotFoundError):  # it is leaving, or has left
+            return None
+
+    def _try_to_watch(self, record: ContainerRecord) -> socket.socket | TimeoutError | None:
+        try:
+            return self._ask_to_watch(record)
+        except TimeoutError as error:
+            return error
+
+    def _take_up(self, live: Live, asked: socket.socket | TimeoutError | None) -> socket.socket | None:
+        if asked is None:
+            return None
+        if isinstance(asked, TimeoutError):
+            raise asked
+        try:
+            raw, watch = shim_client.taken_up(asked)
+        except (ConnectionError, ProtocolError):
             return None
         live.apply_shim(raw)
         return watch
@@ -1149,27 +1168,32 @@ class Containers:
         return float(resolve.DEFAULT_STOP_TIMEOUT if timeout is None else timeout)
 
     @contextlib.contextmanager
-    def _random_name(self) -> Iterator[str]:
-        """One that nobody has, nor anybody who is being made at this moment."""
+    def _holding_name(self, wanted: str, container_id: str) -> Iterator[str]:
+        """For a container that is being made; without a wish it is one that nobody has. Raises Conflict."""
+        wanted = names.check_name(wanted) if wanted else ""
         with self._guard:
-            taken = {record.spec.name for record in self._records.values()} | self._coming
-            name = names.random_name(taken)
-            self._coming.add(name)
+            if wanted:
+                self._check_name_free(wanted)
+            name = wanted or names.random_name(set(self._taken()))
+            self._coming[name] = container_id
         try:
             yield name
         finally:
             with self._guard:
-                self._coming.remove(name)
+                del self._coming[name]
 
     def _check_name_free(self, name: str) -> None:
         with self._guard:
-            for record in self._records.values():
-                if record.spec.name == name:
-                    raise Conflict(
-                        f'Conflict. The container name "/{name}" is already in use by container '
-                        f'"{record.id}". You have to remove (or rename) that container to be able to '
-                        "reuse that name."
-                    )
+            owner = self._taken().get(name)
+        if owner is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{owner}". You have '
+                "to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def _taken(self) -> Mapping[str, str]:
+        """Name → container, those included that are being made at this moment."""
+        return {record.spec.name: record.id for record in self._records.values()} | self._coming
 
     def _volumes_of(self, reference: str) -> ContainerRecord:
         return self.record(reference)

@@ -59,15 +59,18 @@ class ShimClient:
 
     def watch(self) -> tuple[dict[str, Any], socket.socket]:
         """The full state now, and a stream of all that changes from then on."""
+        return taken_up(self.ask_to_watch())
+
+    def ask_to_watch(self) -> socket.socket:
+        """The beginning of `watch`; `taken_up` is the end. Several shims that are asked before the first
+        answer is read answer side by side."""
         connection = self._connect()
         try:
             _send_line(connection, {"op": "watch"})
-            answer = _check(json.loads(_receive_line(connection)))
         except BaseException:
             connection.close()
             raise
-        connection.settimeout(None)
-        return answer["state"], connection
+        return connection
 
     def pid(self) -> int:
         """Of the shim itself."""
@@ -149,6 +152,17 @@ class ShimClient:
                 raise HostRefused(
                     f"the container's supervisor has not answered to {op!r} for {REQUEST_TIMEOUT:g} s"
                 ) from error
+
+
+def taken_up(connection: socket.socket) -> tuple[dict[str, Any], socket.socket]:
+    """See `ShimClient.watch`; `connection` is closed on failure."""
+    try:
+        answer = _check(json.loads(_receive_line(connection)))
+    except BaseException:
+        connection.close()
+        raise
+    connection.settimeout(None)
+    return answer["state"], connection
 
 
 def start(

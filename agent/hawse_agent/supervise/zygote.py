@@ -13,6 +13,7 @@ half a megabyte. After a fork: no locks, no imports; `os._exit`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
