@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import platform
+import random
 import socket
 import stat
 import struct
@@ -216,6 +217,32 @@ def abstract(name: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect("\0" + name)
     return "connected"
+
+
+@probe
+def confuse_names(name: str) -> str:
+    """Send the name server what is no question, by datagrams and by a stream; then ask it for a name."""
+    chance = random.Random(name)
+    query = b"\0\1\1\0\0\1\0\0\0\0\0\0\4name\0\0\1\0\1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.connect(("127.0.0.11", 53))
+        for _ in range(2000):
+            packet = bytearray(query + chance.randbytes(chance.randrange(40)))
+            for _ in range(chance.randrange(6)):
+                packet[chance.randrange(len(packet))] = chance.randrange(256)
+            server.send(packet[: chance.randrange(len(packet) + 1)])
+        for packet in (
+            query[:12],
+            query[:2],
+            query + bytes(60000),
+            b"\xff" * 600,
+            (b"\x3f" + b"x" * 63) * 900,
+        ):
+            server.send(packet)
+    for data in (b"\0\0", b"\xff\xff" + chance.randbytes(2000), b"\0\5hello", b"\0\x20" + query):
+        with socket.create_connection(("127.0.0.11", 53)) as stream:
+            stream.sendall(data)
+    return socket.gethostbyname(name)
 
 
 @probe

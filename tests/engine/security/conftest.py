@@ -18,6 +18,7 @@ def daemon() -> Iterator[AgentUnderTest]:
     with AgentUnderTest(agents.new_root(session.directory)) as daemon:
         daemon.load_busybox()
         probes.load(daemon)
-        daemon.client.containers.run(agents.BUSYBOX, "true", remove=True)
+        daemon.client.networks.create("warm")
+        daemon.client.containers.run(agents.BUSYBOX, "true", network="warm", remove=True)
         daemon.clear()
         yield daemon

@@ -367,3 +367,16 @@ def test_a_health_check_is_confined_like_the_rest(agent: AgentUnderTest) -> None
     assert found["descriptors"] == ["0", "1", "2"]
     assert sorted(found["environment"]) == ["HOME", "HOSTNAME", "PATH"]
     assert (found["capabilities"]["CapEff"], found["capabilities"]["Seccomp"]) == (CAPABILITIES, "2")
+
+
+def test_the_name_server_of_all_is_not_confused_by_one(agent: AgentUnderTest) -> None:
+    agent.client.networks.create("shop")
+    victim = agent.client.containers.run(
+        probes.IMAGE, ["sleep", "1000"], detach=True, name="victim", network="shop"
+    )
+    found = probes.attack(agent, "confuse_names:victim", network="shop")
+    victim.reload()
+    address = victim.attrs["NetworkSettings"]["Networks"]["shop"]["IPAddress"]
+    assert found == {"confuse_names:victim": address}
+    code, output = victim.exec_run(["nslookup", "victim", "127.0.0.11"])
+    assert code == 0 and address.encode() in output
