@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support import agent as agents
@@ -37,6 +43,57 @@ def agent(daemon: AgentUnderTest, no_leaks: None) -> Iterator[AgentUnderTest]:
 @pytest.fixture
 def busybox_image(daemon: AgentUnderTest) -> str:
     return agents.BUSYBOX
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Debian's docker-registry on loopback; gives host:port."""
+    program = shutil.which("docker-registry")
+    if program is None or shutil.which("skopeo") is None:
+        pytest.skip("needs docker-registry and skopeo")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = tmp_path / "registry.yml"
+    settings.write_text(
+        json.dumps(
+            {
+                "version": 0.1,
+                "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
+                "http": {"addr": address},
+            }
+        )
+    )
+    with subprocess.Popen(
+        [program, "serve", settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_for_port(address)
+            yield address
+        finally:
+            process.terminate()
+
+
+def _wait_for_port(address: str) -> None:
+    host, _, port = address.partition(":")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"{address} does not answer"
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def pushed(daemon: AgentUnderTest, registry: str, tmp_path: Path) -> str:
+    """busybox in the registry, under this name."""
+    archive, name = tmp_path / "saved.tar", f"{registry}/team/box:1"
+    with archive.open("wb") as file:
+        file.writelines(daemon.client.images.get(agents.BUSYBOX).save(named=True))
+    command = ["skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{name}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return name
 
 
 @pytest.fixture(autouse=True)

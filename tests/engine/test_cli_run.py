@@ -148,6 +148,22 @@ def test_what_keeps_a_container_from_running_is_125(agent: AgentUnderTest) -> No
     assert b"is already in use" in hawse(agent, f"create --name one {BUSYBOX}", code=1).stderr
 
 
+def test_images_are_fetched(agent: AgentUnderTest, pushed: str) -> None:
+    """When they are missing, and when they always shall be; what is said of it goes to stderr."""
+    done = hawse(agent, f"run --rm {pushed} echo ran")
+    assert done.stdout == b"ran\n"
+    assert done.stderr.startswith(f"Unable to find image '{pushed}' locally\n".encode())
+    assert b"Pull complete" in done.stderr
+    assert hawse(agent, f"run --rm {pushed} echo ran").stderr == b""
+    done = hawse(agent, f"run --rm --pull always {pushed} echo ran")
+    assert done.stdout == b"ran\n" and b"Image is up to date" in done.stderr
+    assert hawse(agent, f"run --rm --pull always -q {pushed} echo ran").stderr == b""
+    agent.client.images.remove(pushed)
+    failed = hawse(agent, f"run --rm {pushed}-not true", code=125).stderr
+    assert b"Unable to find image" in failed and b"not found" in failed
+    assert agent.client.containers.list(all=True) == []
+
+
 def test_words_after_the_image_are_the_commands(agent: AgentUnderTest) -> None:
     assert out(agent, f"run --rm --entrypoint echo {BUSYBOX} -x --rm -- -e") == "-x --rm -- -e"
 

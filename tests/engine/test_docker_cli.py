@@ -7,12 +7,10 @@ import os
 import pty
 import re
 import shutil
-import socket
 import subprocess
 import tarfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -329,47 +327,8 @@ def test_images(agent: AgentUnderTest, tmp_path: Path) -> None:
     assert "No such image" in agent.docker("rmi", "other:1", code=1).stderr
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """Debian's docker-registry on loopback; gives host:port."""
-    program = shutil.which("docker-registry")
-    if program is None or shutil.which("skopeo") is None:
-        pytest.skip("needs docker-registry and skopeo")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = tmp_path / "registry.yml"
-    settings.write_text(
-        json.dumps(
-            {
-                "version": 0.1,
-                "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-                "http": {"addr": address},
-            }
-        )
-    )
-    with subprocess.Popen(
-        [program, "serve", settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
-        _fetch(f"http://{address}/v2/")
-        yield address
-        process.terminate()
-
-
-def test_pull(agent: AgentUnderTest, registry: str, tmp_path: Path) -> None:
-    archive = tmp_path / "saved.tar"
-    out(agent, "save", "-o", str(archive), BUSYBOX)
-    subprocess.run(
-        [
-            "skopeo",
-            "copy",
-            "--dest-tls-verify=false",
-            f"docker-archive:{archive}",
-            f"docker://{registry}/team/box:1",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    name = f"{registry}/team/box:1"
+def test_pull(agent: AgentUnderTest, registry: str, pushed: str) -> None:
+    name = pushed
     assert "Downloaded newer image" in out(agent, "pull", name)
     assert "Image is up to date" in out(agent, "pull", name)
     assert out(agent, "run", "--rm", name, "echo", "pulled") == "pulled"

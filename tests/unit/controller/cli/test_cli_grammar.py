@@ -51,6 +51,17 @@ def test_table_and_modules_agree(module: str, names: tuple[str, ...]) -> None:
         verb_parser(verb).format_help()
 
 
+def test_help_of_verbs_with_dockers_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    """-h is help unless it is a flag of the verb's own."""
+    assert main(["run", "--rm", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "usage: hawse run [OPTIONS] IMAGE [COMMAND …]" in shown
+    assert "-h, --hostname" in shown.replace("-h NAME, --hostname NAME", "-h, --hostname")
+    assert "--gpus" not in shown
+    assert main(["exec", "-h"]) == 0
+    assert "--privileged" in capsys.readouterr().out
+
+
 def test_nothing_at_all_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "VERB" in capsys.readouterr().out

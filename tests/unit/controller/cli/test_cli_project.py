@@ -131,6 +131,9 @@ def test_completion_of_bash(capsys: pytest.CaptureFixture[str]) -> None:
     assert _complete(script, "hawse", "volume", "") == ["ls", "backup", "restore"]
     assert _complete(script, "hawse", "-H", "web", "volume", "backup", "--comp") == ["--compression"]
     assert "--follow" in _complete(script, "hawse", "logs", "--")
+    assert _complete(script, "hawse", "run", "--health-c") == ["--health-cmd"]
+    assert _complete(script, "hawse", "-H", "web", "exec", "--det") == ["--detach", "--detach-keys"]
+    assert "--gpus" not in _complete(script, "hawse", "create", "--")
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
