@@ -119,6 +119,9 @@ INSPECTED = [
     "{{range $name, $it := .NetworkSettings.Networks}}{{$name}} {{$it.IPAddress}}{{end}}",
     "{{.HostConfig.Memory}} {{.HostConfig.NanoCPUs}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy}}",
     "{{.Config.ExposedPorts}} {{.Config.Volumes}} {{.ExecIDs}} {{.State.Health}}",
+    "{{json .HostConfig}}",
+    "{{json .NetworkSettings}}{{json .Config}}{{json .GraphDriver}}{{json .State}}{{json .Mounts}}",
+    "{{.HostConfig.Tmpfs}}{{.HostConfig.Sysctls}}{{.HostConfig.Init}}{{.HostConfig.Mounts}}",
     "{{.State.Health.Status}}",
     "{{.Nope}}",
 ]
@@ -144,6 +147,11 @@ def test_inspect_formats(populated: AgentUnderTest, form: str) -> None:
 )
 def test_inspect(populated: AgentUnderTest, words: str) -> None:
     same(populated, "inspect", *words.split())
+
+
+def test_inspect_whole(populated: AgentUnderTest) -> None:
+    for name in ("data", "inner"):
+        same(populated, "inspect", "-f", "{{json .}}", name)
 
 
 PS_FILTERS = [

@@ -33,9 +33,7 @@ class Struct(dict[str, Any]):
         if name in self:
             return self[name]
         found = [key for key in self if key.lower() == name.lower()]
-        if not found and name in _OPTIONAL:
-            return None
-        return self[found[0]] if found else MISSING
+        return self[found[0]] if found else _LEFT_OUT.get(name, MISSING)
 
 
 class Entries(dict[str, Any]):
@@ -68,9 +66,13 @@ _MAPS: Mapping[str, Any] = {
     "Containers": Struct(),
     "Metadata": MISSING,
 }
-_OPTIONAL = frozenset({"SizeRw", "SizeRootFs", "Health", "Healthcheck", "StopTimeout", "UsageData"})
-"""Pointers that an answer leaves out when there is nothing."""
-_POINTERS = _OPTIONAL | {"PidsLimit", "Init", "OomKillDisable"}
+_LEFT_OUT: Mapping[str, Any] = {
+    **dict.fromkeys(("SizeRw", "SizeRootFs", "Health", "Healthcheck", "StopTimeout", "UsageData", "Init")),
+    **dict.fromkeys(("Annotations", "StorageOpt", "Sysctls", "Tmpfs"), Map({}, "", nil=True)),
+    "Mounts": NoList(),
+}
+"""What an answer leaves out when there is nothing: pointers, maps, a list."""
+_POINTERS = frozenset({"PidsLimit", "OomKillDisable", "MemorySwappiness"} | _LEFT_OUT.keys() - {"Mounts"})
 
 
 names_of_json = frozenset(

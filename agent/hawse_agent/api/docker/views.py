@@ -96,23 +96,23 @@ def inspect(
         "HostConfig": host_config(spec),
         **_id_mappings(record),
         "GraphDriver": {
-            "Name": "overlay2",
             "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")},
+            "Name": "overlay2",
         },
         "Mounts": mounts(record, paths),
         "Config": config(view, image),
         "NetworkSettings": {
             "Bridge": "",
+            "SandboxID": view.id,
+            "SandboxKey": f"/proc/{state.pid}/ns/net" if state.pid else "",
+            "Ports": port_bindings(view, image),
             "HairpinMode": False,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,
             "SecondaryIPAddresses": None,
             "SecondaryIPv6Addresses": None,
-            "Ports": port_bindings(view, image),
-            "SandboxID": view.id,
-            "SandboxKey": f"/proc/{state.pid}/ns/net" if state.pid else "",
-            "Networks": _networks(view, networks),
             **_first_endpoint(view, networks),
+            "Networks": _networks(view, networks),
         },
         **_sizes(image, size),
     }
@@ -235,11 +235,12 @@ def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
         "StdinOnce": spec.stdin_once,
         "Env": list(merged.values()),
         "Cmd": _listed(spec.command if spec.command is not None else _image_command(spec, own)),
-        "Healthcheck": healthcheck(health) if health is not None else None,
+        **({"Healthcheck": healthcheck(health)} if health is not None else {}),
         "Image": spec.image,
         "Volumes": volumes or None,
         "WorkingDir": spec.working_dir or (own.working_dir if own else ""),
         "Entrypoint": _listed(_entrypoint(spec, own)),
+        "OnBuild": None,
         "Labels": labels(spec, image),
         "StopSignal": spec.stop_signal or (own.stop_signal if own else "") or "SIGTERM",
         **({"StopTimeout": spec.stop_timeout} if spec.stop_timeout is not None else {}),
@@ -298,19 +299,21 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     security = ["no-new-privileges"] if spec.no_new_privileges else []
     if spec.seccomp != "default":
         security.append(f"seccomp={spec.seccomp}")
-    return {
+    mounts = [
+        mount_json(mount) for mount in spec.mounts if mount.kind != "tmpfs" and not _is_bind_text(mount)
+    ]
+    tmpfs = {mount.target: _tmpfs_text(mount) for mount in spec.mounts if mount.kind == "tmpfs"}
+    return {  # in the order of dockerd, which leaves out the same fields where they are empty
         "Binds": [bind_text(mount) for mount in spec.mounts if _is_bind_text(mount)] or None,
-        "Mounts": [
-            mount_json(mount) for mount in spec.mounts if mount.kind != "tmpfs" and not _is_bind_text(mount)
-        ]
-        or None,
         "ContainerIDFile": "",
         "LogConfig": {"Type": spec.log.driver, "Config": _log_options(spec.log)},
         "NetworkMode": spec.network_mode,
         "PortBindings": bindings,
         "RestartPolicy": {"Name": spec.restart.mode, "MaximumRetryCount": spec.restart.max_retries},
         "AutoRemove": spec.auto_remove,
+        "VolumeDriver": "",
         "VolumesFrom": list(spec.volumes_from) or None,
+        "ConsoleSize": [spec.console_height, spec.console_width],
         "CapAdd": list(spec.cap_add) or None,
         "CapDrop": list(spec.cap_drop) or None,
         "CgroupnsMode": "private",
@@ -318,59 +321,34 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "DnsOptions": list(spec.dns_options),
         "DnsSearch": list(spec.dns_search),
         "ExtraHosts": list(spec.extra_hosts) or None,
-        "Links": [_link_text(spec.name, link) for link in spec.links] or None,
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
+        "Cgroup": "",
+        "Links": [_link_text(spec.name, link) for link in spec.links] or None,
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": spec.pid_mode,
-        "Init": spec.init,
         "Privileged": spec.privileged,
         "PublishAllPorts": spec.publish_all,
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": security or None,
+        **({"Tmpfs": tmpfs} if tmpfs else {}),
         "UTSMode": spec.uts_mode,
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size,
-        "Sysctls": dict(spec.sysctls),
-        "Tmpfs": {m.target: _tmpfs_text(m) for m in spec.mounts if m.kind == "tmpfs"},
-        "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in spec.ulimits],
-        "Devices": [
-            {"PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access}
-            for d in spec.devices
-        ],
+        **({"Sysctls": dict(spec.sysctls)} if spec.sysctls else {}),
+        "Runtime": "hawse",
+        "Isolation": "",
+        **_resources(spec, spec.resources),
+        **({"Mounts": mounts} if mounts else {}),
         "MaskedPaths": list(masked_paths(spec)) or (None if spec.masked_paths is None else []),
         "ReadonlyPaths": list(readonly_paths(spec)) or (None if spec.readonly_paths is None else []),
-        "ConsoleSize": [spec.console_height, spec.console_width],
-        "Runtime": "hawse",
-        **_NEVER_SET,
-        **resources(spec.resources),
+        **({"Init": spec.init} if spec.init is not None else {}),
     }
 
 
 def _link_text(name: str, link: str) -> str:
     other, _, alias = link.partition(":")
     return f"/{other}:/{name}/{alias}"
-
-
-_NEVER_SET: dict[str, Any] = {
-    "BlkioWeight": 0,
-    "BlkioWeightDevice": None,
-    "Cgroup": "",
-    "CgroupParent": "",
-    "CpuCount": 0,
-    "CpuPercent": 0,
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "IOMaximumBandwidth": 0,
-    "IOMaximumIOps": 0,
-    "Isolation": "",
-    "MemorySwappiness": None,
-    "OomKillDisable": False,
-    "VolumeDriver": "",
-}
-"""What clients look at and no container here has: asked for, it is refused."""
 
 
 def _log_options(log: LogConfig) -> dict[str, str]:
@@ -383,22 +361,41 @@ def _log_options(log: LogConfig) -> dict[str, str]:
     return options
 
 
-def resources(limits: Resources) -> dict[str, Any]:
+def _resources(spec: ContainerSpec, limits: Resources) -> dict[str, Any]:
+    """Limits; what is always empty here is refused when it is asked for."""
     return {
-        "Memory": limits.memory or 0,
-        "MemorySwap": limits.memory_swap or (2 * limits.memory if limits.memory else 0),
-        "MemoryReservation": limits.memory_reservation or 0,
-        "NanoCpus": 0 if limits.cpu_period else round((limits.cpus or 0) * _NANO),
         "CpuShares": limits.cpu_shares or 0,
-        "CpuPeriod": limits.cpu_period or 0,
-        "CpuQuota": round((limits.cpus or 0) * limits.cpu_period) if limits.cpu_period else 0,
-        "CpusetCpus": limits.cpuset_cpus,
-        "CpusetMems": limits.cpuset_mems,
-        "PidsLimit": limits.pids,
+        "Memory": limits.memory or 0,
+        "NanoCpus": 0 if limits.cpu_period else round((limits.cpus or 0) * _NANO),
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": None,
         "BlkioDeviceReadBps": _rates(limits.read_bps),
         "BlkioDeviceWriteBps": _rates(limits.write_bps),
         "BlkioDeviceReadIOps": _rates(limits.read_iops),
         "BlkioDeviceWriteIOps": _rates(limits.write_iops),
+        "CpuPeriod": limits.cpu_period or 0,
+        "CpuQuota": round((limits.cpus or 0) * limits.cpu_period) if limits.cpu_period else 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "Devices": [
+            {"PathOnHost": d.host, "PathInContainer": d.target, "CgroupPermissions": d.access}
+            for d in spec.devices
+        ],
+        "DeviceCgroupRules": None,
+        "DeviceRequests": None,
+        "MemoryReservation": limits.memory_reservation or 0,
+        "MemorySwap": limits.memory_swap or (2 * limits.memory if limits.memory else 0),
+        "MemorySwappiness": None,
+        "OomKillDisable": False,
+        "PidsLimit": limits.pids,
+        "Ulimits": [{"Name": u.name, "Hard": u.hard, "Soft": u.soft} for u in spec.ulimits],
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
     }
 
 
@@ -565,6 +562,8 @@ def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str,
         "Links": list(endpoint.links) or None,
         "Aliases": None if network.default else list(endpoint.names),
         "MacAddress": endpoint.mac,
+        "DriverOpts": None,
+        "GwPriority": 0,
         "NetworkID": network.id,
         "EndpointID": f"{network.id[:32]}{endpoint.container[:32]}",
         "Gateway": network.gateway,
@@ -573,7 +572,6 @@ def endpoint_json(endpoint: EndpointRecord, network: NetworkRecord) -> dict[str,
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DriverOpts": None,
         "DNSNames": None if network.default else list(endpoint.names),
     }
 
@@ -584,6 +582,8 @@ def _no_endpoint(network: NetworkRecord | None) -> dict[str, Any]:
         "Links": None,
         "Aliases": None,
         "MacAddress": "",
+        "DriverOpts": None,
+        "GwPriority": 0,
         "NetworkID": network.id if network is not None else "",
         "EndpointID": "",
         "Gateway": "",
@@ -592,7 +592,6 @@ def _no_endpoint(network: NetworkRecord | None) -> dict[str, Any]:
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DriverOpts": None,
         "DNSNames": None,
     }
 
@@ -609,8 +608,8 @@ def _first_endpoint(view: ContainerView, networks: Mapping[str, NetworkRecord]) 
 
 
 _OF_FIRST = (
-    *("Gateway", "IPAddress", "IPPrefixLen", "MacAddress", "EndpointID"),
-    *("IPv6Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"),
+    *("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen"),
+    *("IPv6Gateway", "MacAddress"),
 )
 
 
@@ -680,7 +679,7 @@ def image_inspect(image: Image) -> dict[str, Any]:
         "Os": image.os,
         "Size": image.size,
         "VirtualSize": image.size,
-        "GraphDriver": {"Name": "overlay2", "Data": {}},
+        "GraphDriver": {"Data": {}, "Name": "overlay2"},
         "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
         "Metadata": {"LastTagTime": stamp(image.added)},
         "Config": {
@@ -779,13 +778,13 @@ def _default_options(record: NetworkRecord) -> dict[str, str]:
 
 def volume(info: VolumeInfo) -> dict[str, Any]:
     return {
-        "Name": info.spec.name,
-        "Driver": info.spec.driver,
-        "Mountpoint": str(info.path),
         "CreatedAt": stamp(info.created).split(".")[0] + "Z",
+        "Driver": info.spec.driver,
         "Labels": dict(info.spec.labels) or None,
-        "Scope": "local",
+        "Mountpoint": str(info.path),
+        "Name": info.spec.name,
         "Options": dict(info.spec.options) or None,
+        "Scope": "local",
     }
 
 
