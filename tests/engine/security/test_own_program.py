@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import imagefiles, probes
@@ -158,11 +159,24 @@ def test_nor_by_an_execution_in_a_running_container(agent: AgentUnderTest, progr
     assert "permission denied: it supervises the container" in done.stderr
 
 
-def test_what_enters_a_container_is_not_seen_before_it_is_the_program(agent: AgentUnderTest) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"UsernsMode": "auto", "CapAdd": ["SYS_PTRACE", "SYS_ADMIN"]}],
+    ids=["default", "root of its own users"],
+)
+def test_what_enters_a_container_is_not_seen_before_it_is_the_program(
+    agent: AgentUnderTest, options: dict[str, Any]
+) -> None:
     """CVE-2016-9962: it cannot be looked into. By a watcher that looks at all processes all the time."""
-    container = agent.client.containers.run(
-        probes.IMAGE, probes.arguments("watch"), detach=True, **probes.options()
-    )
+    binds = ["/usr:/usr:ro", f"{probes.INSIDER}:/insider.py:ro"]
+    config = {
+        "Image": probes.IMAGE,
+        "Cmd": probes.arguments("watch"),
+        "HostConfig": {"Binds": binds, **options},
+    }
+    made = agent.client.api.create_container_from_config(config)  # Docker's clients know no users "auto"
+    container = agent.client.containers.get(made["Id"])
+    container.start()
     output = container.logs(stream=True, follow=True)
     assert next(output).strip() == b"watching"
     for _ in range(10):
