@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +298,56 @@ def test_both_find_the_same_changes(both: tuple[Dockerd, AgentUnderTest]) -> Non
             found.append(sorted(docker("diff", "box").stdout.splitlines()))
             docker("rm", "-v", "box")
         assert found[0] == found[1], script
+
+
+LIFE = (
+    ["network", "create", "nn"],
+    [
+        "run",
+        "-d",
+        "--name",
+        "c1",
+        "--label",
+        "l=1",
+        "-v",
+        "vv:/v",
+        "--network",
+        "nn",
+        BUSYBOX,
+        "sleep",
+        "100",
+    ],
+    ["exec", "c1", "sh", "-c", "exit 3"],
+    ["top", "c1"],
+    ["pause", "c1"],
+    ["unpause", "c1"],
+    ["rename", "c1", "c2"],
+    ["update", "--cpu-shares", "512", "c2"],
+    ["kill", "-s", "HUP", "c2"],
+    ["restart", "-t", "1", "c2"],
+    ["kill", "c2"],
+    ["wait", "c2"],
+    ["rm", "c2"],
+    ["network", "rm", "nn"],
+    ["volume", "rm", "vv"],
+    ["tag", BUSYBOX, "other:1"],
+    ["rmi", "other:1"],
+    ["network", "prune", "-f"],
+    ["container", "prune", "-f"],
+)
+
+
+def test_both_tell_the_same_events(both: tuple[Dockerd, AgentUnderTest]) -> None:
+    dockerd, agent = both
+
+    def told(docker: Callable[..., subprocess.CompletedProcess[str]]) -> list[str]:
+        begin = time.time()
+        for words in LIFE:
+            docker(*words)
+        lines = docker("events", "--since", f"{begin:.6f}", "--until", f"{time.time():.6f}").stdout
+        shown = [line.partition(" ")[2] for line in lines.splitlines()]
+        shown = [re.sub(r"[0-9a-f]{64}", "ID", re.sub(r"execDuration=\d+, ", "", line)) for line in shown]
+        return list(dict.fromkeys(line for line in shown if not line.startswith("volume create")))
+
+    theirs, ours = told(dockerd.docker), told(lambda *words: agent.docker(*words, code=None))
+    assert ours == theirs
