@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from docker.errors import APIError
 from tests.support import busybox, imagefiles, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 
@@ -208,6 +209,26 @@ def test_options_that_contradict_each_other(agent: AgentUnderTest) -> None:
         assert text in refused(agent, *options)
     negative = agent.docker("create", "--restart", "on-failure:-1", BUSYBOX, code=1)
     assert "maximum retry count cannot be negative" in negative.stderr
+
+
+def test_no_shared_memory(agent: AgentUnderTest) -> None:
+    script = "grep -c ' /dev/shm ' /proc/mounts || true"
+    assert run(agent, script=script) == "1"
+    assert run(agent, "--ipc", "none", script=script) == "0"
+
+
+def test_ports_that_the_hosts_network_makes_needless(agent: AgentUnderTest) -> None:
+    done = agent.docker("create", "--network", "host", "-p", "80:80", BUSYBOX)
+    assert "Published ports are discarded when using host network mode" in done.stderr
+
+
+def test_nobody_attaches_to_what_is_paused(agent: AgentUnderTest) -> None:
+    container = agent.client.containers.run(BUSYBOX, ["sleep", "1000"], detach=True)
+    container.pause()
+    with pytest.raises(APIError, match="is paused, unpause the container before attach"):
+        container.attach(stream=True)
+    container.unpause()
+    container.remove(force=True)
 
 
 def test_exit_codes_of_exec(agent: AgentUnderTest) -> None:

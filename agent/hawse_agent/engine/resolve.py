@@ -203,7 +203,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         read_only=spec.read_only,
         binds=binds,
         tmpfs=tmpfs,
-        shm_size=spec.shm_size,
+        shm_size=0 if spec.ipc_mode == "none" else spec.shm_size,
         devices=spec.devices,
         privileged=spec.privileged,
         masked_paths=masked_paths(spec),

@@ -98,7 +98,8 @@ def mount_in_dev(
         attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
         options = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
         _mount_on_new(dev_fd, "pts", mount.new("devpts", attributes, source="devpts", options=options))
-    if "/dev/shm" not in targets:
+    without = config.ipc_namespace == "new" and not config.shm_size  # --ipc none
+    if "/dev/shm" not in targets and not without:
         _mount_on_new(dev_fd, "shm", shared_memory(config) if shared is None else shared)
     if "/dev/mqueue" not in targets:
         _mount_on_new(dev_fd, "mqueue", mount.new("mqueue", _SAFE, source="mqueue"))

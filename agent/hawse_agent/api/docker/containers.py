@@ -19,6 +19,7 @@ from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import ContainerView
 from hawse_agent.errors import Conflict, InputError, NotFound, NotSupported
 from hawse_agent.images.store import Image
+from hawse_agent.spec.container import ContainerSpec
 from hawse_agent.spec.records import NetworkRecord
 
 _BEAT = 10.0
@@ -141,7 +142,7 @@ class Containers:
                 raise
             # Of a link or volumes-from. Clients take "not found" for the image, and would fetch it.
             raise InputError(error.message, hint=error.hint) from error
-        return Response(status=201, json={"Id": view.id, "Warnings": list(view.warnings)})
+        return Response(status=201, json={"Id": view.id, "Warnings": [*view.warnings, *_warnings(spec)]})
 
     def remove(self, request: Request) -> Response:
         if request.query.flag("link"):
@@ -254,6 +255,13 @@ class Containers:
 
     def _networks(self) -> dict[str, NetworkRecord]:
         return {record.id: record for record in self._engine.networks.list()}
+
+
+def _warnings(spec: ContainerSpec) -> list[str]:
+    """What is asked for in vain."""
+    if spec.network_mode == "host" and (spec.ports or spec.publish_all):
+        return ["Published ports are discarded when using host network mode"]
+    return []
 
 
 def _condition(text: str) -> Literal["not-running", "next-exit", "removed"]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from hawse_agent.api.http import MULTIPLEXED_STREAM, RAW_STREAM, Hijack, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
-from hawse_agent.errors import InputError, NotSupported
+from hawse_agent.errors import Conflict, InputError, NotSupported
 from hawse_agent.spec import detach
 from hawse_agent.supervise.client import AttachOptions
 from hawse_agent.supervise.logs import LogRecord
@@ -65,6 +65,10 @@ def routes(router: Router, engine: Engine) -> None:
             detach_keys=query.text("detachKeys"),
         )
         detach.parse(options.detach_keys)
+        if view.state.status == "paused":
+            raise Conflict(f"container {view.id} is paused, unpause the container before attach")
+        if view.state.status == "restarting":
+            raise Conflict(f"container {view.id} is restarting, wait until the container is running")
 
         def run(client: socket.socket, head: bytes) -> None:
             if not engine.containers.attach(view.id, client, options, head) and options.logs:
