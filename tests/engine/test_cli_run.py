@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -339,7 +340,7 @@ def test_attach(agent: AgentUnderTest) -> None:
     assert hawse(agent, "attach one", code=6, input=b"it\n").stdout == b"got it\n"
     said, _ = watching.communicate(timeout=PATIENCE)
     assert (said, watching.returncode) == (b"got it\n", 6)
-    assert b"cannot attach to a stopped container" in hawse(agent, "attach one", code=2).stderr
+    assert b"cannot attach to a stopped container" in hawse(agent, "attach one", code=1).stderr
 
 
 def _attached(agent: AgentUnderTest, name: str) -> int:
@@ -364,3 +365,47 @@ def test_exec(agent: AgentUnderTest) -> None:
     assert out(agent, f"exec --privileged one {eff}").split()[1] > "00000000a80425fb"
     assert b"No such container: nosuch" in hawse(agent, "exec nosuch ls", code=1).stderr
     agent.client.containers.get("one").remove(force=True)
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI")
+def test_as_dockers_own_client(agent: AgentUnderTest) -> None:
+    """The same words, the same exit code and output."""
+    hawse(agent, f"run -d --name host {BUSYBOX} sleep 1000")
+    hawse(agent, f"create --name made {BUSYBOX} true")
+    for words in (
+        f"run --rm {BUSYBOX} sh -c 'echo out; echo err >&2; exit 3'",
+        f"run --rm -w /new/dir {BUSYBOX} pwd",
+        f"run --rm -u nosuch {BUSYBOX} true",
+        f"run --rm -v /dev/null:/etc/passwd/x {BUSYBOX} true",
+        f"run --rm --network nosuch --pull never {BUSYBOX} true",
+        f"run --rm --entrypoint '' {BUSYBOX}",
+        f"run --rm -t {BUSYBOX} sh -c 'test -t 1 && stty size'",
+        f"run --rm -a stderr {BUSYBOX} sh -c 'echo out; echo err >&2'",
+        f"run --name host {BUSYBOX} true",
+        f"create --name host {BUSYBOX} true",
+        "create --pull never nosuch:1",
+        "start nosuch",
+        "start made nosuch",
+        "start -a made",
+        "attach made",
+        "attach nosuch",
+        "exec host sh -c 'exit 9'",
+        "exec host nosuch",
+        "exec -u nosuch host true",
+        "exec -w /nosuch host true",
+        "exec made true",
+        "exec -t host sh -c 'test -t 1 && echo terminal'",
+        "exec -d host true",
+        "run --nosuch",
+    ):
+        theirs = agent.docker(*shlex.split(words), code=None)
+        ours = subprocess.run(
+            [*HAWSE, *shlex.split(words)],
+            env=environment(agent),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        said = ours.stdout.decode().replace("\r\n", "\n")  # as theirs were read
+        assert (words, ours.returncode, said) == (words, theirs.returncode, theirs.stdout)

@@ -11,7 +11,7 @@ from hawse.cli.session import Signals, attend, check_terminal, exit_code
 from hawse.cli.verb import Verb
 from hawse.docker.create import DETACH_KEYS, INTERACTIVE, SIG_PROXY
 from hawse.docker.flags import Flag, Given
-from hawse_agent.errors import HawseError, InputError
+from hawse_agent.errors import Conflict, HawseError, InputError
 from hawse_agent.spec import detach
 
 START = (
@@ -22,8 +22,8 @@ START = (
 ATTACH = (Flag(name="no-stdin", help="leave our stdin alone"), SIG_PROXY, DETACH_KEYS)
 
 _STILL = {
-    "paused": "cannot attach to a paused container, unpause it first",
-    "restarting": "cannot attach to a restarting container, wait until it is running",
+    "paused": "You cannot attach to a paused container, unpause it first",
+    "restarting": "You cannot attach to a restarting container, wait until it is running",
 }
 
 
@@ -102,9 +102,9 @@ def _join(context: Context, place: Place, given: Given) -> int:
     container = agent.container(given.operands[0])
     state, identity = container["State"], container["Id"]
     if state["Status"] in _STILL:
-        raise InputError(_STILL[state["Status"]])
+        raise Conflict(_STILL[state["Status"]])
     if not state["Running"]:
-        raise InputError("cannot attach to a stopped container, start it first")
+        raise Conflict("You cannot attach to a stopped container, start it first")
     tty = bool(container["Config"]["Tty"])
     stdin = bool(container["Config"]["OpenStdin"] and not given.options.get("no-stdin"))
     check_terminal(context, tty=tty, stdin=stdin)
