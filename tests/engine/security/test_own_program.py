@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -58,12 +59,21 @@ def refusal(path: Path | str) -> int:
     return 0
 
 
+def is_protected(path: Path) -> bool:
+    """On a read-only overlay, or sealed: a running file that is neither is only busy."""
+    with path.open("rb") as file:
+        try:
+            return fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE != 0
+        except OSError:  # no memfd
+            return refusal(path) == errno.EROFS
+
+
 def test_all_processes_run_from_a_sealed_copy(agent: AgentUnderTest) -> None:
     agent.client.containers.run(probes.IMAGE, ["sleep", "1000"], detach=True, name="victim")
     agent.client.containers.get("victim").exec_run("true")
     seen = 0
     for process in set(processes(agent)):
-        assert refusal(process / "exe") == errno.EROFS, (process / "cmdline").read_bytes()
+        assert is_protected(process / "exe"), (process / "cmdline").read_bytes()
         seen += 1
     assert seen >= 3
 
@@ -79,7 +89,10 @@ def test_a_sealed_copy_cannot_be_written_once_it_has_ended(
 ) -> None:
     """While it runs the kernel refuses anyway; who holds it open waits for the end."""
     assert callable(way)
-    fd = way(os.path.realpath(interpreter))
+    try:
+        fd = way(os.path.realpath(interpreter))
+    except OSError as error:
+        pytest.skip(f"this file system cannot be stacked: {error}")
     command = [interpreter, "-c", TELL]
     package = str(Path(sealed.__file__).parents[2])
     reader, writer = os.pipe()
