@@ -115,6 +115,14 @@ def test_clients_and_prunes_in_events(agent: AgentUnderTest) -> None:
     assert all(re.fullmatch(r"\w+ prune  \(reclaimed=\d+\)", line) for line in pruned)
 
 
+def test_a_removal_by_force_in_events(agent: AgentUnderTest) -> None:
+    docker, begin = agent.docker, time.time()
+    docker("run", "-d", "--name", "doomed", "--network", "none", BUSYBOX, "sleep", "1000")
+    docker("rm", "-f", "doomed")
+    actions = [line.split()[1] for line in told(agent, begin, "--filter", "type=container")]
+    assert list(dict.fromkeys(actions)) == ["create", "start", "kill", "die", "destroy"]
+
+
 def test_images_in_events(agent: AgentUnderTest) -> None:
     docker, begin = agent.docker, time.time()
     docker("tag", BUSYBOX, "other:1")

@@ -361,6 +361,7 @@ class Containers:
             number = resolve.signal_number(signal) if signal else self._stop_signal(record)
             grace = timeout if timeout is not None else self._grace(record)
             self._stop(record, live, signal=number, timeout=grace)
+            self._publish("stop", record)
         return True
 
     def restart(self, reference: str, *, signal: str = "", timeout: float | None = None) -> None:
@@ -950,7 +951,6 @@ class Containers:
         self._ask_to_end(record, signal=signal, timeout=timeout)
         reach("stop: wait")
         self._await_end(record, live, timeout)
-        self._publish("stop", record)
 
     def _await_end(self, record: ContainerRecord, live: Live, timeout: float) -> None:
         """Its stop was asked for. Raises HostRefused when SIGKILL, `timeout` seconds later, is in vain."""
