@@ -343,6 +343,18 @@ def test_attach(agent: AgentUnderTest) -> None:
     assert b"cannot attach to a stopped container" in hawse(agent, "attach one", code=1).stderr
 
 
+def test_a_daemon_that_is_replaced_under_an_attached_client(agent: AgentUnderTest) -> None:
+    script = "echo ready; while ! [ -e /end ]; do sleep 0.1; done; echo over; exit 6"
+    process = begin(agent, f"run --name one {BUSYBOX} sh -c '{script}'", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    agent.kill()
+    agent.start()
+    hawse(agent, "exec one touch /end")
+    assert process.stdout.readline() == b"over\n"
+    assert process.wait(PATIENCE) == 6
+
+
 def _attached(agent: AgentUnderTest, name: str) -> int:
     """How many have attached, by the events of the daemon that runs."""
     now = int(time.time())

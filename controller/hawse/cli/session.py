@@ -14,7 +14,7 @@ from hawse.cli.context import Context
 from hawse.cli.hosts import HostOutput
 from hawse.fleet.client import AgentClient, demultiplex
 from hawse.fleet.stream import Stream
-from hawse_agent.errors import HawseError, InputError, ProtocolError, Unreachable
+from hawse_agent.errors import HawseError, InputError, NotFound, ProtocolError, Unreachable
 from hawse_agent.spec import detach
 
 _PROXIED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -78,9 +78,12 @@ def exit_code(agent: AgentClient, container: str, ended: Callable[[], int]) -> i
     """By `ended`; asked for again when the daemon has been replaced in the meantime."""
     try:
         return ended()
-    except Unreachable:
-        with agent.waiting(container, "not-running") as again:
-            return again()
+    except Unreachable as lost:
+        try:
+            with agent.waiting(container, "not-running") as again:
+                return again()
+        except NotFound:  # it is removed, and with it what its exit code was
+            raise lost from None
 
 
 class Signals:
