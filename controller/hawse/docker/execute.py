@@ -41,6 +41,7 @@ def exec_body(given: Given) -> dict[str, Any]:
     keys = given.options.get("detach-keys")
     return {
         "Cmd": command,
+        "Detach": not attached,
         "AttachStdin": attached and bool(given.options.get("interactive")),
         "AttachStdout": attached,
         "AttachStderr": attached,

@@ -14,6 +14,7 @@ import pytest
 from tests.support.dockersocket import RecordingSocket
 
 from hawse.docker.create import CREATE, RUN, create_body
+from hawse.docker.execute import EXEC, exec_body
 from hawse.docker.flags import Flag, read
 from hawse_agent.errors import InputError, NotSupported
 
@@ -214,6 +215,26 @@ def test_refused_by_both(recording: RecordingSocket, words: str, message: str) -
     with pytest.raises(InputError) as caught:
         create_body(read(CREATE, shlex.split(words)))
     assert message in str(caught.value)
+
+
+@docker_cli
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-d web ls -l",
+        "-dit -e A=1 -e HOME -u 1:2 -w /w web sh -c 'x y'",
+        "-d --privileged --env-file env --detach-keys ctrl-x,x web ls",
+        "-d -e A=2 --env-file env web ls",
+    ],
+)
+def test_same_body_of_exec(recording: RecordingSocket, words: str) -> None:
+    """Detached, since nobody is at the other end to speak to."""
+    recording.asked.clear()
+    command = ["docker", "-H", f"unix://{recording.path}", "exec", *shlex.split(words)]
+    subprocess.run(command, capture_output=True, timeout=60, check=True)
+    path, body = recording.asked[0]
+    assert path.endswith("/containers/web/exec")
+    assert bare(exec_body(read(EXEC, shlex.split(words)))) == bare(body)
 
 
 def takes_value(flag: Flag) -> list[str]:
