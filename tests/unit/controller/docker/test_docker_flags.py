@@ -173,7 +173,8 @@ def bare(value: Any, key: str = "") -> Any:
     if isinstance(value, list):
         if key == "Env":  # Docker's client mixes them up, and keeps the last of a name
             return dict(entry.partition("=")[::2] if "=" in entry else (entry, None) for entry in value)
-        return [bare(entry) for entry in value]
+        kept_list = [bare(entry) for entry in value]
+        return sorted(kept_list) if key == "Binds" else kept_list  # a map of Docker's client: in any order
     if not isinstance(value, dict):
         return value
     kept = {name: bare(inner, name) for name, inner in value.items()}
