@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -19,8 +22,10 @@ from tests.support import busybox, isolation, linux
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.cli import hawse
 
-from hawse_agent.errors import HostRefused
-from hawse_agent.runtime import ids
+from hawse.fleet.client import AgentClient
+from hawse.fleet.connect import socket_agent
+from hawse_agent.spec.container import ContainerSpec
+from hawse_agent.spec.host import LABEL_SERVICE, LABEL_STACK, HostSpec, ImageSource, Item, StackSpec
 
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
@@ -29,6 +34,7 @@ pytestmark = [
 
 CLAIMS = Path("/run/hawse-ids")
 COUNT = 65536
+_PROCESS = ("user", "tty", "stdin_open", "healthcheck")
 POOL = 0x70000000
 """The first id that is given out where agent.toml says nothing."""
 
@@ -55,7 +61,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 def create(agent: AgentUnderTest, *argv: str, userns: str = "auto", **options: Any) -> Container:
     """Docker's own clients refuse `auto` before they ask."""
     api = agent.client.api
-    config = {name: options.pop(name) for name in ("user", "tty", "healthcheck") if name in options}
+    config = {name: options.pop(name) for name in _PROCESS if name in options}
     host = api.create_host_config(**{name: value for name, value in options.items() if name != "remove"})
     host["UsernsMode"] = userns
     container: Container = agent.client.containers.get(
@@ -80,7 +86,12 @@ def start(agent: AgentUnderTest, script: str = "sleep 1000", **options: Any) -> 
     """In the background, until it has said `up`."""
     container = create(agent, "sh", "-c", f"echo up; {script}", **options)
     container.start()
-    assert next(iter(container.logs(stream=True, follow=True))).startswith(b"up")
+    said = b""
+    for piece in container.logs(stream=True, follow=True):
+        said += piece
+        if b"up" in said:
+            break
+    assert said.startswith(b"up")
     container.reload()
     return container
 
@@ -197,9 +208,8 @@ def test_what_cannot_be_mapped_is_refused_by_name(agent: AgentUnderTest, shared:
         container = create(agent, "true", binds=[f"{merged}:/host:idmap"])
         with pytest.raises(APIError, match=f"the file system of {merged} cannot map ids"):
             container.start()
-        with pytest.raises(HostRefused, match=f"the file system of {merged} cannot map ids"):
-            ids.probe(str(merged))
-        ids.probe(str(shared))
+        assert f"warning  user namespaces: the file system of {merged} cannot" in doctor(merged)
+        assert f"ok       user namespaces: {shared} can map ids" in doctor(shared)
     finally:
         linux.umount(str(merged))
 
@@ -235,6 +245,12 @@ def test_files_are_copied_with_the_owners_that_it_sees(agent: AgentUnderTest, sh
 def owners(container: Container) -> dict[str, tuple[int, int]]:
     with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as tar:
         return {entry.name: (entry.uid, entry.gid) for entry in tar if not entry.name.startswith("dev")}
+
+
+def doctor(root: Path) -> str:
+    """A process of its own: the one of the tests has threads."""
+    command = [sys.executable, "-m", "hawse_agent", "doctor", "--root", str(root)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_standard_streams_can_be_opened_again(agent: AgentUnderTest) -> None:
@@ -355,6 +371,53 @@ def test_refused(agent: AgentUnderTest, options: dict[str, Any], message: str) -
 
 
 # As it is asked for
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs docker's command line")
+def test_docker_goes_on_with_it(agent: AgentUnderTest, shared: Path) -> None:
+    """Docker's own client cannot ask for it, and notices nothing of it either."""
+    container = start(agent, "cat", tty=True, stdin_open=True)
+    name = container.name or ""
+    assert (
+        agent.docker("exec", "-u", "bob", name, "sh", "-c", "id -u > /tmp/x; cat /tmp/x").stdout == "1000\n"
+    )
+    (shared / "file").write_text("from outside\n")
+    agent.docker("cp", str(shared / "file"), f"{name}:/root")
+    assert agent.docker("exec", name, "stat", "-c", "%u:%g", "/root/file").stdout == "0:0\n"
+    agent.docker("cp", f"{name}:/tmp/x", str(shared / "x"))
+    assert (shared / "x").read_text() == "1000\n"
+    assert "A /root/file" in agent.docker("diff", name).stdout
+    assert agent.docker("top", name, "-eo", "pid,uid").stdout.split()[3] == str(first_id(container))
+    agent.docker("pause", name)
+    agent.docker("unpause", name)
+    agent.docker("stop", "-t", "0", name)
+    agent.docker("start", name)
+    assert agent.docker("exec", name, "cat", "/root/file").stdout == "from outside\n"
+
+
+def test_a_plan_has_it(agent: AgentUnderTest) -> None:
+    """A stack's container gets it, keeps it, and is made anew to lose it."""
+    labels = {LABEL_STACK: "shop", LABEL_SERVICE: "a"}
+    plain = ContainerSpec(name="shop-a-1", image=BUSYBOX, command=("sleep", "1000"), labels=labels)
+    mapped = dataclasses.replace(plain, userns_mode="auto")
+    with socket_agent(agent.socket) as client:
+        assert apply(client, mapped) == [("container", [])]
+        container = agent.client.containers.get("shop-a-1")
+        assert first_id(container) >= POOL
+        assert apply(client, mapped) == []
+        assert apply(client, plain) == [("container", [("userns_mode", "auto", "(unset)")])]
+        with pytest.raises(KeyError):
+            first_id(agent.client.containers.get("shop-a-1"))
+
+
+def apply(client: AgentClient, *containers: ContainerSpec) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """What was done: kinds of operations, each with the fields that differed."""
+    stack = StackSpec(name="shop", images=(ImageSource(reference=BUSYBOX),), containers=containers)
+    spec = HostSpec(items=(Item(id="0", name="shop", stack=stack),))
+    plan = client.plan(spec).plan
+    last = list(client.apply(spec, plan.digest))[-1]
+    assert last["event"] == "end" and not last["failed"], last
+    return [(op.kind, [(c.field, c.old, c.new) for c in op.changes]) for op in plan.operations]
 
 
 def test_by_hawse(agent: AgentUnderTest) -> None:

@@ -570,6 +570,7 @@ class Containers:
         restart = []
         records = self._state.containers()
         self._finish_creations({record.id for record in records})
+        self._ids.tidy(self._paths.containers)
         asked = [self._try_to_watch(record) for record in records]
         for record, connection in zip(records, asked, strict=True):
             live = Live(self._ended_state(record))

@@ -62,6 +62,16 @@ class Ids:
                     link.symlink_to(heir)
             _remove_if_empty(self._claims)
 
+    def tidy(self, containers: Path) -> None:
+        """Take away links to containers of this directory that are gone: their daemon was killed."""
+        if not self._claims.is_dir():
+            return
+        with _lock(self._claims):
+            for link in self._claims.iterdir():
+                if Path(os.readlink(link)).parent == containers and _owner(link) is None:
+                    link.unlink()
+            _remove_if_empty(self._claims)
+
     def _taken(self) -> Iterator[IdRange]:
         for link in self._claims.iterdir():
             if _owner(link) is not None:

@@ -86,6 +86,17 @@ def test_a_range_is_taken_before_its_container_is_complete(tmp_path: Path) -> No
     assert ids(tmp_path).take(container(tmp_path, "b", "2")) == TWO
 
 
+def test_what_a_killed_daemon_has_left_is_tidied_up(tmp_path: Path, claims: Path) -> None:
+    gone, mine, theirs = (container(tmp_path, agent, agent + "1") for agent in ("a", "a/b", "c"))
+    pool = ids(tmp_path)
+    for directory in (gone, mine, theirs):
+        pool.take(directory)
+    for directory in (mine, gone, theirs):
+        directory.rmdir()
+    pool.tidy(gone.parent)
+    assert {link.name for link in claims.iterdir()} == {str(TWO.first), str(THREE.first)}
+
+
 def test_kept_after_a_reboot_unless_somebody_was_faster(tmp_path: Path) -> None:
     mine, theirs = container(tmp_path, "a", "1"), container(tmp_path, "b", "2")
     assert ids(tmp_path).keep(ONE, mine) == ONE
