@@ -50,7 +50,11 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         }
     )
     host = config.inner("HostConfig")
-    host.ignore({"ContainerIDFile": "the client writes it", "Isolation": ""})
+    host.ignore({"ContainerIDFile": "the client writes it"})
+    if host.text("Isolation") not in ("", "default"):
+        raise NotSupported("HostConfig.Isolation is not supported by hawse-agent")
+    if host.number("MemorySwappiness", -1) != -1:  # 0 asks for something, too
+        raise NotSupported("HostConfig.MemorySwappiness is not supported by hawse-agent")
     networking = config.inner("NetworkingConfig")
     links = tuple(_link(text) for text in host.texts("Links"))
     mode, networks = _networks(host, networking, config.text("MacAddress"), links)
@@ -107,8 +111,8 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         sysctls=host.labels("Sysctls"),
         ulimits=_ulimits(host.objects("Ulimits")),
         devices=_devices(host.objects("Devices")),
-        shm_size=host.number("ShmSize") or _SHM,
-        oom_score_adj=host.number("OomScoreAdj"),
+        shm_size=_limit(host, "ShmSize") or _SHM,
+        oom_score_adj=_score(host.number("OomScoreAdj")),
         init=host.flag("Init") if host.given("Init") else None,
         pid_mode=host.text("PidMode"),
         ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
@@ -150,6 +154,12 @@ def resources(given: Fields, now: Resources = _UNLIMITED) -> Resources:
     )
     _check_memory(limits)
     return limits
+
+
+def _score(number: int) -> int:
+    if not -1000 <= number <= 1000:
+        raise InputError(f"Invalid value {number}, range for oom score adj is [-1000, 1000]")
+    return number
 
 
 def _limit(given: Fields, key: str) -> int:
