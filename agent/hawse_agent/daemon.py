@@ -46,6 +46,7 @@ def main(root: str, socket_path: str, ready_fd: int) -> int:
     if "NOTIFY_SOCKET" not in os.environ:  # else systemd has given us a cgroup
         leave_session(find_base(paths))
     preload()
+    shim.rehearse()
     held = (lock, ready_fd) if ready_fd >= 0 else (lock,)
     zygote = Zygote.fork(command, shim.main, dns.serve, close=held)
     try:

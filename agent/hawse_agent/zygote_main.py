@@ -11,5 +11,6 @@ from hawse_agent.supervise import shim, zygote
 
 def main(fd: int) -> int:
     preload()
+    shim.rehearse()
     zygote.main(socket.socket(fileno=fd), shim.main, dns.serve)
     return 0

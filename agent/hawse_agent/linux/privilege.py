@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from hawse_agent.linux import libc
 
@@ -116,6 +117,12 @@ def bounding() -> int:
         except OSError:  # EINVAL: older kernel, which ends here
             break
     return mask
+
+
+@cache
+def available() -> int:
+    """The bounding set that this process, or the one that it was forked from, began with."""
+    return bounding()
 
 
 def drop_bounding(number: int) -> None:

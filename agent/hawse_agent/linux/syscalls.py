@@ -26,6 +26,7 @@ def native() -> Abi:
     raise HostRefused(f"Hawse runs on x86_64 and aarch64, not on {machine}")
 
 
+@cache
 def number(name: str) -> int:
     """The number of a call on this machine."""
     return table(native())[name]

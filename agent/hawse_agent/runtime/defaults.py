@@ -65,7 +65,7 @@ def combine_capabilities(add: Sequence[str], drop: Sequence[str], privileged: bo
         wanted = added
     else:
         wanted = (set(DEFAULT_CAPABILITIES) - dropped) | added
-    available = privilege.bounding()
+    available = privilege.available()
     return tuple(
         name for number, name in enumerate(ALL_CAPABILITIES) if name in wanted and available >> number & 1
     )

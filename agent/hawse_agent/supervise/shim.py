@@ -36,7 +36,7 @@ from hawse_agent.failpoints import reach
 from hawse_agent.linux import files, namespace, privilege
 from hawse_agent.spec import codec, detach
 from hawse_agent.spec.container import HealthCheck, LogConfig, Resources, RestartPolicy
-from hawse_agent.spec.runtime import ProcessConfig
+from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
 from hawse_agent.supervise import health, logs, logwriter
 from hawse_agent.supervise.attach import AttachOptions
 from hawse_agent.supervise.children import Children
@@ -50,6 +50,8 @@ from hawse_agent.supervise.loop import PRIORITY, READ, Loop, Timer
 from hawse_agent.supervise.maker import Maker, Running, Spawned
 from hawse_agent.supervise.restart import Backoff, restarts
 from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
+
+REHEARSALS = 16
 
 Status = Literal["created", "running", "paused", "restarting", "exited"]
 
@@ -73,6 +75,27 @@ class State:
 def main(runtime: Path, starter: socket.socket) -> None:
     """`runtime` is the container's runtime.json; returns when the container has ended for good."""
     Shim(runtime.read_bytes(), starter).run()
+
+
+def rehearse() -> None:
+    """Read configurations until the interpreter has rewritten the code for it, which else each shim would do
+    to copies of its own. For the zygote."""
+    example = RuntimeConfig(
+        id="x",
+        name="x",
+        hostname="x",
+        process=ProcessConfig(argv=("x",), stdin=True),
+        cgroup="x",
+        cgroup_base="x",
+        log=LogConfig(max_files=2),
+        log_path="x",
+        exit_path="x",
+        run_dir="x",
+        restart=RestartPolicy(mode="always"),
+    )
+    document = codec.dumps(example).encode()
+    for _ in range(REHEARSALS):
+        Config.of(document)
 
 
 @dataclass(frozen=True, kw_only=True)
