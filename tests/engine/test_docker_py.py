@@ -164,6 +164,10 @@ def test_exec_gives_the_streams_that_were_asked_for(agent: AgentUnderTest) -> No
     assert container.exec_run(both, stderr=False).output == b"out\n"
     assert container.exec_run(both, stdout=False).output == b"err\n"
     assert container.exec_run(["tty"], tty=True).output == b"/dev/pts/0\r\n"
+    framed = agent.client.api.exec_create(container.id, ["tty"], tty=True)["Id"]
+    assert (
+        agent.client.api.exec_start(framed) == b"/dev/pts/0\r\n"
+    )  # the start's word counts, as with dockerd
     identity = agent.client.api.exec_create(container.id, ["sh", "-c", "exit 3"])["Id"]
     agent.client.api.exec_start(identity)
     assert agent.client.api.exec_inspect(identity)["ExitCode"] == 3

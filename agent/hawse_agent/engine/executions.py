@@ -107,8 +107,11 @@ class Executions:
             raise Conflict(f"Error: Exec command {exec_id} has already run")
         self._containers.check_executable(execution.container)
 
-    def start(self, exec_id: str, client: socket.socket | None, head: bytes = b"") -> None:
-        """Run it; its streams go to `client`, or nowhere (detached). Raises StartFailed, Conflict."""
+    def start(
+        self, exec_id: str, client: socket.socket | None, head: bytes = b"", *, framed: bool | None = None
+    ) -> None:
+        """Run it; its streams go to `client`, or nowhere (detached), in Docker's frames or not (None: unless
+        it has a terminal). Raises StartFailed, Conflict."""
         execution = self._get(exec_id)
         self._containers.check_executable(execution.container)
         with self._lock:
@@ -119,7 +122,7 @@ class Executions:
         self._publish("exec_start", execution)
         try:
             with self._containers.asking(execution.container) as shim:
-                shim.exec_start(exec_id, process, client, head, execution.attach)
+                shim.exec_start(exec_id, process, client, head, replace(execution.attach, framed=framed))
         except HawseError as error:
             execution.last_exit = max(126, getattr(error, "container_exit", 126))
             raise

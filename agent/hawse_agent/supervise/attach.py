@@ -19,6 +19,8 @@ class AttachOptions:
     logs: bool = False
     """Begin with what is in the log."""
     detach_keys: str = ""
+    framed: bool | None = None
+    """In Docker's frames; None: unless there is a terminal."""
 
     @property
     def streams(self) -> frozenset[Stream]:

@@ -78,6 +78,7 @@ class Executions:
         *,
         streams: frozenset[Stream],
         detach: bytes,
+        framed: bool | None,
         done: Callable[[HawseError | None], None],
     ) -> None:
         """`done` gets None when its program runs, else why it does not. `client` is owned from now on,
@@ -96,7 +97,9 @@ class Executions:
 
         def running(made: Running) -> None:
             if client is not None:
-                own.attach(client, stdin=process.stdin, streams=streams, detach=detach, head=head)
+                own.attach(
+                    client, stdin=process.stdin, streams=streams, detach=detach, head=head, framed=framed
+                )
             elif process.stdin:
                 own.input_ended()
             own.started(made.console)

@@ -734,6 +734,7 @@ class Shim:
             bytes.fromhex(message["head"]),
             streams=options.streams,
             detach=detach.parse(options.detach_keys),
+            framed=options.framed,
             done=lambda error: lines.send({} if error is None else error.to_wire()),
         )
 

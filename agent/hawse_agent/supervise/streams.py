@@ -55,6 +55,7 @@ class Client:
         sock: socket.socket,
         *,
         tty: bool,
+        framed: bool,
         stdin: bool,
         streams: frozenset[Stream],
         detach: bytes,
@@ -64,7 +65,7 @@ class Client:
         owner: ProcessStreams,
     ) -> None:
         self._loop, self._sock, self._owner = loop, sock, owner
-        self._tty, self._streams = tty, streams
+        self._framed, self._streams = framed, streams
         self._replay, self._unwritten = replay, unwritten
         self._live = live
         self._detector = Detector(detach) if tty else None
@@ -104,7 +105,7 @@ class Client:
             self._watch()
 
     def _queue(self, stream: Stream, data: bytes) -> None:
-        if not self._tty:
+        if self._framed:
             self._out += struct.pack(">BxxxL", _NUMBER[stream], len(data))
         self._out += data
 
@@ -276,6 +277,7 @@ class ProcessStreams:
         unwritten: Callable[[], list[LogRecord]] = list,
         live: bool = True,
         head: bytes = b"",
+        framed: bool | None = None,
     ) -> None:
         if stdin and self._stdin_closed:
             stdin = False
@@ -283,6 +285,7 @@ class ProcessStreams:
             self._loop,
             sock,
             tty=self._tty,
+            framed=not self._tty if framed is None else framed,
             stdin=stdin,
             streams=streams,
             detach=detach,

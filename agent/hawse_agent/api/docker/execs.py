@@ -50,10 +50,12 @@ def routes(router: Router, engine: Engine) -> None:
     def start(request: Request) -> Response | Hijack:
         fields = Fields(request.body.json(), "")
         detached = fields.flag("Detach")
-        fields.ignore({"Tty": "decided when it was created", "ConsoleSize": "decided when it was created"})
+        terminal = fields.flag("Tty") if fields.given("Tty") else None
+        fields.ignore({"ConsoleSize": "decided when it was created"})
         fields.rest()
         exec_id = request.params["id"]
         view = executions.inspect(exec_id)
+        raw = view.tty if terminal is None else terminal
         if detached:
             executions.start(exec_id, None)
             return Response()
@@ -61,9 +63,9 @@ def routes(router: Router, engine: Engine) -> None:
         executions.check_startable(exec_id)
 
         def run(client: socket.socket, head: bytes) -> None:
-            executions.start(exec_id, client, head)
+            executions.start(exec_id, client, head, framed=None if raw == view.tty else not raw)
 
-        return Hijack(run=run, tty=view.tty)
+        return Hijack(run=run, tty=raw)
 
     def inspect(request: Request) -> Response:
         return Response(json=views.execution(executions.inspect(request.params["id"])))
