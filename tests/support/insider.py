@@ -246,6 +246,27 @@ def confuse_names(name: str) -> str:
 
 
 @probe
+def crowd_names(most: str) -> None:
+    """Open streams to the name server and keep them; says so when it has them."""
+    opened = []
+    for _ in range(int(most)):
+        opened.append(socket.create_connection(("127.0.0.11", 53)))
+    print("crowded", flush=True)
+    while True:
+        time.sleep(60)
+
+
+@probe
+def ask_by_stream(name: str) -> int:
+    """Length of the answer."""
+    question = bytes([len(name)]) + name.encode() + b"\0\0\1\0\1"
+    query = b"\0\1\1\0\0\1\0\0\0\0\0\0" + question
+    with socket.create_connection(("127.0.0.11", 53), timeout=30) as stream:
+        stream.sendall(struct.pack("!H", len(query)) + query)
+        return len(stream.recv(4096))
+
+
+@probe
 def abstract_names() -> list[str]:
     with open("/proc/net/unix") as file:
         return [line.split("@", 1)[1].strip() for line in file if "@" in line]

@@ -22,6 +22,7 @@ import os
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +40,8 @@ _IDLE_SECONDS = 10.0
 _MAX_SERVERS = 3
 _MAX_IN_FLIGHT = 1024
 _MAX_STREAMS = 512
+_SHARE = 4
+"""No container may have more than one part in so many of what all may have: others must be answered, too."""
 _MAX_PACKET = 65535
 _BURST = 64
 """Datagrams taken from one container before others get their turn."""
@@ -176,7 +179,8 @@ class _Server:
     def __init__(self, loop: _Loop, resolv_conf: str) -> None:
         self.stopped = False
         self.loop = loop
-        self.in_flight = 0
+        self.in_flight: Counter[str] = Counter()
+        """Queries on their way upstream, by container."""
         self.streams = 0
         self._registry = Registry()
         self._sockets: dict[str, _Sockets] = {}
@@ -262,7 +266,7 @@ class _Server:
             connection, _ = mine.tcp.accept()
         except OSError:  # it has gone again
             return
-        if self.streams >= _MAX_STREAMS:
+        if self.streams >= _MAX_STREAMS or len(mine.streams) >= _MAX_STREAMS // _SHARE:
             connection.close()
             return
         connection.setblocking(False)
@@ -283,14 +287,23 @@ class _Server:
                 reply(own)
                 return
         servers = asker.upstreams or self._resolv_conf.nameservers()
-        if not asker.forward or not servers or self.in_flight >= _MAX_IN_FLIGHT:
+        if not asker.forward or not servers or not self._may_forward(container):
             reply(
                 packets.failure(packet, packets.SERVFAIL)
                 if question is None
                 else packets.empty_answer(question, packets.SERVFAIL)
             )
             return
-        _Forward(self, packet, question, servers, reply, stream=stream).next_server()
+        _Forward(self, container, packet, question, servers, reply, stream=stream).next_server()
+
+    def _may_forward(self, container: str) -> bool:
+        own, all_ = self.in_flight[container], self.in_flight.total()
+        return own < _MAX_IN_FLIGHT // _SHARE and all_ < _MAX_IN_FLIGHT
+
+    def forwarded(self, container: str) -> None:
+        self.in_flight[container] -= 1
+        if not self.in_flight[container]:
+            del self.in_flight[container]
 
     def _own_answer(self, asker: Member, question: packets.Question, limit: int) -> bytes | None:
         addresses = self._registry.addresses(asker, question.name)
@@ -389,6 +402,7 @@ class _Forward:
     def __init__(
         self,
         server: _Server,
+        container: str,
         packet: bytes,
         question: packets.Question | None,
         servers: tuple[str, ...],
@@ -397,6 +411,7 @@ class _Forward:
         stream: bool,
     ) -> None:
         self._server = server
+        self._container = container
         self._ident = int.from_bytes(packet[:2], "big")
         self._packet = packets.with_id(packet, int.from_bytes(os.urandom(2), "big"))
         self._question = question
@@ -406,7 +421,7 @@ class _Forward:
         self._socket: socket.socket | None = None
         self._received = b""
         self._refusal = b""
-        server.in_flight += 1
+        server.in_flight[container] += 1
 
     def next_server(self) -> None:
         """Ask the next one; when there is none, give the client the best there is."""
@@ -483,7 +498,7 @@ class _Forward:
 
     def _finish(self, answer: bytes) -> None:
         self._hang_up()
-        self._server.in_flight -= 1
+        self._server.forwarded(self._container)
         self._reply(packets.with_id(answer, self._ident))
 
     def _hang_up(self) -> None:

@@ -380,3 +380,19 @@ def test_the_name_server_of_all_is_not_confused_by_one(agent: AgentUnderTest) ->
     assert found == {"confuse_names:victim": address}
     code, output = victim.exec_run(["nslookup", "victim", "127.0.0.11"])
     assert code == 0 and address.encode() in output
+
+
+def test_the_name_server_of_all_is_not_taken_by_one(agent: AgentUnderTest) -> None:
+    """By more streams than it serves at all."""
+    agent.client.networks.create("shop")
+    attacker = agent.client.containers.run(
+        probes.IMAGE,
+        probes.arguments("crowd_names:600"),
+        detach=True,
+        network="shop",
+        name="attacker",
+        **probes.options(),
+    )
+    assert next(attacker.logs(stream=True, follow=True)).strip() == b"crowded"
+    found = probes.attack(agent, "ask_by_stream:attacker", network="shop")
+    assert found["ask_by_stream:attacker"] > 30
