@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hawse_agent.spec.container import LogConfig
-from hawse_agent.supervise import logs
+from hawse_agent.supervise import logs, logwriter
 from hawse_agent.supervise.logwriter import LONGEST_LINE, LogWriter, PatientDisk, PlainDisk
 from hawse_agent.supervise.loop import Loop
 
@@ -337,6 +337,18 @@ def test_a_disk_that_never_takes_it_is_given_up(path: Path) -> None:
     writer.give_up()
     assert over and writer.dropped == len(b"waiting\n")
     writer.close()
+
+
+def test_a_kernel_that_does_not_wait_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise PermissionError(1, "kernel.io_uring_disabled")
+
+    monkeypatch.setattr(logwriter, "Ring", none)
+    disk = PatientDisk(Loop())
+    writer = LogWriter(path, LogConfig(), disk)
+    writer.write("stdout", b"one\ntwo\n")
+    assert texts(path) == ["one\n", "two\n"] and disk.waits
+    end(writer)
 
 
 def test_the_kernel_waits_for_the_disk(path: Path) -> None:
