@@ -74,6 +74,7 @@ def _start_attached(context: Context, place: Place, name: str, given: Given) -> 
     ):
         streams = channel.attach_container(identity, stdin=stdin, detach_keys=keys)
         with closing(streams[0]):
+            signals.hold()
             agent.start_container(identity)
             signals.to(lambda name: agent.kill_container(identity, name))
             left = attend(

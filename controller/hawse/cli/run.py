@@ -79,6 +79,7 @@ def _foreground(
             detach_keys=keys,
         )
         with contextlib.closing(streams[0]):
+            signals.hold()
             agent.start_container(identity)
             signals.to(lambda name: agent.kill_container(identity, name))
             left = attend(

@@ -87,8 +87,9 @@ def exit_code(agent: AgentClient, container: str, ended: Callable[[], int]) -> i
 
 
 class Signals:
-    """In a `with` block signals go to the containers that were named by `to`, and not to this process. Those
-    that come early wait. When not `proxied`, nothing changes.
+    """In a `with` block, from `hold` on, signals go to the containers that are named by `to`, and not to this
+    process; those that come before wait for that. Until `hold` each interrupts, as Ctrl-C does. When not
+    `proxied`, nothing changes.
     """
 
     def __init__(self, *, proxied: bool) -> None:
@@ -98,9 +99,15 @@ class Signals:
         self._lock = threading.Lock()
         self._targets: list[Callable[[str], None]] = []
         self._asked = 0
+        self._holding = False
+
+    def hold(self) -> None:
+        """A container is about to start."""
+        self._holding = True
 
     def to(self, kill: Callable[[str], None]) -> None:
         """`kill` gets a signal's name, in a thread of its own. Its container may have ended."""
+        self.hold()
         with self._lock:
             self._targets.append(kill)
             if len(self._targets) == 1 and self._numbers:
@@ -119,6 +126,8 @@ class Signals:
         self._queue.put("")
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        if not self._holding:
+            raise KeyboardInterrupt
         if number in (signal.SIGINT, signal.SIGTERM):
             self._asked += 1
             if self._asked >= _ENOUGH:

@@ -115,7 +115,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         oom_score_adj=_score(host.number("OomScoreAdj")),
         init=host.flag("Init") if host.given("Init") else None,
         pid_mode=host.text("PidMode"),
-        ipc_mode=_own(host.text("IpcMode"), "private", "shareable"),
+        ipc_mode=_own(host.text("IpcMode"), "private"),
         uts_mode=host.text("UTSMode"),
         userns_mode=_userns(host.text("UsernsMode")),
         log=_log(host.inner("LogConfig")),
