@@ -20,7 +20,7 @@ from hawse_agent import __version__, launch
 from hawse_agent.cgroups import find_base, leave_session
 from hawse_agent.errors import Conflict
 from hawse_agent.linux import privilege
-from hawse_agent.locations import LEAVING
+from hawse_agent.locations import LEAVING, MAX_LOG
 from hawse_agent.network import dns
 from hawse_agent.paths import Paths, paths_for
 from hawse_agent.runtime import preload
@@ -28,6 +28,8 @@ from hawse_agent.supervise import shim
 from hawse_agent.supervise.zygote import Zygote
 
 DESCRIPTORS = 65536
+LOG_LOOK = 600.0
+"""Seconds between two looks at how long daemon.log has become."""
 LEAVING_PATIENCE = 90.0
 """Seconds for a daemon that is leaving: it gives its clients a minute at most."""
 
@@ -102,6 +104,7 @@ def _describe(lock: int, *words: str) -> None:
 
 def _serve(paths: Paths, zygote: Zygote, lock: int, ready_fd: int) -> None:
     # Imported now: the zygote must not have them.
+
     from hawse_agent import hostdown
     from hawse_agent.api import docker, hawse
     from hawse_agent.api.audit import Audit
@@ -139,6 +142,25 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+def _keep_log_short(path: Path) -> None:
+    while True:
+        with contextlib.suppress(OSError):  # a full disk: then it is not written to, either
+            rotate_log(path)
+        time.sleep(LOG_LOOK)
+
+
+def rotate_log(path: Path) -> None:
+    """Begin daemon.log anew once it is long; nothing when our words go elsewhere. Zygote and shims, which say
+    little, go on with the old one."""
+    if not path.exists() or not os.path.samestat(path.stat(), os.fstat(2)) or path.stat().st_size < MAX_LOG:
+        return
+    path.rename(path.with_suffix(".log.1"))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    for number in (1, 2):
+        os.dup2(fd, number)
+    os.close(fd)
 
 
 def _raise_limit() -> None:

@@ -93,6 +93,7 @@ def _spawn(root: str) -> str:
     lib = os.path.join(root, "lib") if root else locations.LIB
     os.makedirs(lib, mode=0o700, exist_ok=True)
     path = os.path.join(lib, "daemon.log")
+    _rotate(path)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     said_before = os.fstat(log).st_size
     ready, tell = os.pipe()
@@ -113,6 +114,15 @@ def _spawn(root: str) -> str:
         lines = file.read().decode(errors="replace").splitlines()
     own = [line for line in lines if line.startswith("hawse-agent: ")]
     return (own or lines or ["the daemon ended without a word"])[-1].removeprefix("hawse-agent: ")
+
+
+def _rotate(path: str) -> None:
+    """Before a daemon writes to it. Shims of the one before go on with the old one, which is `.1` now."""
+    try:
+        if os.stat(path).st_size > locations.MAX_LOG:
+            os.rename(path, f"{path}.1")
+    except FileNotFoundError:
+        pass  # the first daemon here
 
 
 def _become(command: list[str], log: int) -> None:

@@ -24,6 +24,7 @@ from hawse.fleet.connect import socket_agent
 from hawse.fleet.stream import MAGIC
 from hawse_agent.errors import OutOfSpace, from_wire
 from hawse_agent.linux import mount
+from hawse_agent.locations import MAX_LOG
 from hawse_agent.spec.host import HostSpec, Item, TaskSpec
 
 SESSION = isolation.current()
@@ -184,6 +185,30 @@ def test_dial_says_why_the_daemon_does_not_start(root: Path) -> None:
         assert done.stderr.decode().startswith("hawse-agent: ")
         assert "the file is damaged" in done.stderr.decode()
     assert not daemons()
+
+
+def test_its_log_does_not_grow_for_ever(root: Path) -> None:
+    (root / "lib").mkdir(parents=True)
+    log, old = root / "lib/daemon.log", root / "lib/daemon.log.1"
+    log.write_bytes(b"x" * (MAX_LOG + 1))
+    with dial(root):
+        assert (log.stat().st_size, old.stat().st_size) == (0, MAX_LOG + 1)
+
+
+def test_a_long_log_is_begun_anew_by_who_writes_it(tmp_path: Path) -> None:
+    log = tmp_path / "daemon.log"
+    script = (
+        "import os, pathlib, sys; from hawse_agent.daemon import rotate_log; "
+        "log = pathlib.Path(sys.argv[1]); "
+        "os.write(2, b'first'); rotate_log(log); os.write(2, b'x' * (1 << 20)); rotate_log(log); "
+        "os.write(1, b'out'); os.write(2, b'err')"
+    )
+    with log.open("ab") as file:
+        subprocess.run(
+            [sys.executable, "-c", script, str(log)], stdout=file, stderr=file, check=True, timeout=TIMEOUT
+        )
+    assert log.read_bytes() == b"outerr"
+    assert (tmp_path / "daemon.log.1").stat().st_size == MAX_LOG + len("first")
 
 
 # -- the daemon ------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ class Program:
                     if self._closing.is_set() or cancelled():
                         self._note(spec, {"event": "cut", "item": item.id})
                         return
-                    changed += self._operate(spec, item, operation, outcome, emit)
+                    changed += self._operate(spec, item, operation, outcome, emit, cancelled)
                 self._settle(item, operations, emit)
             except HawseError as error:
                 outcome.failed = True
@@ -254,6 +254,7 @@ class Program:
         operation: Operation,
         outcome: _Outcome,
         emit: Callable[[Event], None],
+        cancelled: Callable[[], bool],
     ) -> int:
         """Run one operation, tell and note it; 1 when it changed something."""
         shown = codec.to_json(operation)
@@ -266,7 +267,7 @@ class Program:
             emit({**head, "status": "progress", "detail": line})
 
         try:
-            result = self._perform(spec, item, operation, tell)
+            result = self._perform(spec, item, operation, tell, cancelled)
         except HawseError as error:
             failed = {**head, "status": "failed", "seconds": round(time.monotonic() - started, 3)}
             emit({**failed, "error": error.to_wire()})
@@ -281,7 +282,9 @@ class Program:
         self._note(spec, done)
         return int(changed)
 
-    def _perform(self, spec: HostSpec, item: Item, operation: Operation, tell: Tell) -> dict[str, Any]:
+    def _perform(
+        self, spec: HostSpec, item: Item, operation: Operation, tell: Tell, cancelled: Callable[[], bool]
+    ) -> dict[str, Any]:
         if item.stack is not None:
             self._stacks.run(_canonical(item.stack), operation, tell)
             return {"changed": True}
@@ -292,7 +295,8 @@ class Program:
             return self._do_image(operation, task.args, tell)
         if task.module == "volume":
             return self._do_volume(operation, task.args)
-        return _module(task).apply(task.args, self._context(task, spec), tell)
+        context = replace(self._context(task, spec), cancelled=cancelled)
+        return _module(task).apply(task.args, context, tell)
 
     def _settle(self, item: Item, operations: list[Operation], emit: Callable[[Event], None]) -> None:
         if item.stack is None:

@@ -21,6 +21,7 @@ from hawse_agent.errors import HawseError, HostRefused, InternalError
 from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.container import ContainerSpec
 from hawse_agent.spec.host import LABEL_STACK, StackSpec
+from hawse_agent.spec.records import NetworkRecord
 
 Tell = Callable[[str], None]
 """Takes a line that says what is being waited for or transferred."""
@@ -205,10 +206,24 @@ class Stacks:
         wanted = next(network for network in spec.networks if network.name == operation.name)
         if operation.action == "recreate":
             old = self.networks.get(operation.name)
+            self._require_no_others(spec, old)
             for endpoint in self.networks.endpoints(old.id):
                 self._stopped(endpoint.container)  # its container is recreated later in the same plan
             self.networks.remove(old.id)
         self.networks.create(wanted)
+
+    def _require_no_others(self, spec: StackSpec, network: NetworkRecord) -> None:
+        """A stack stops nobody else's containers, and nobody would start them again."""
+        users = [
+            self.containers.record(endpoint.container) for endpoint in self.networks.endpoints(network.id)
+        ]
+        others = [user.spec.name for user in users if user.spec.labels.get(LABEL_STACK) != spec.name]
+        if others:
+            raise HostRefused(
+                f"network {network.name} must be made anew, but containers of others are on it: "
+                + ", ".join(sorted(others)),
+                hint="disconnect or stop them first, and start them again afterwards",
+            )
 
     def _volume(self, spec: StackSpec, operation: Operation) -> None:
         if operation.action == "remove":

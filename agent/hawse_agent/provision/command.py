@@ -46,7 +46,14 @@ def apply(args: Arguments, context: Context, tell: Tell) -> dict[str, Any]:
     argv = _argv(args, environment)
     where = users.as_user(user, lambda: _open(args.chdir or process.user_directory(user)))
     try:
-        done = process.run(argv, user, directory=where, environment=context.environment, stdin=_stdin(args))
+        done = process.run(
+            argv,
+            user,
+            directory=where,
+            environment=context.environment,
+            stdin=_stdin(args),
+            cancelled=context.cancelled,
+        )
     finally:
         os.close(where)
     result = _result(args, argv, done)

@@ -30,6 +30,8 @@ class Context:
     blobs: Path
     """Directory of the contents that came as `content_blob`, each under its hex digest."""
     no_log: bool = False
+    cancelled: Callable[[], bool] = lambda: False
+    """Whether who asked for it has gone: a command need not come to its end."""
 
     @property
     def user(self) -> str:

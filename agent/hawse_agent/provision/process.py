@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hawse_agent.errors import TaskFailed
@@ -32,6 +33,8 @@ class Completed:
     """Bytes of output beyond the limit."""
 
 
+_LOOK, _GRACE = 0.5, 5.0
+"""Seconds after which it is looked again whether a program is cancelled, and that it has to end then."""
 _LEFT = 64
 """Reads at the end, a pipe's worth; whoever goes on writing in the background is not read to its end."""
 
@@ -55,11 +58,12 @@ def run(
     environment: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     timeout: float | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Completed:
     """Wait until the program itself ends; what it left in the background goes on and is not waited for.
 
-    `directory` is an open one. Raises TaskFailed when the program cannot be started, or runs longer than
-    `timeout`.
+    `directory` is an open one. Raises TaskFailed when the program cannot be started, runs longer than
+    `timeout`, or is `cancelled`: then its process group is ended, by SIGTERM and soon by SIGKILL.
     """
     started = time.time()
     change_user = os.geteuid() == 0
@@ -86,9 +90,9 @@ def run(
         raise _not_started(argv, NOT_EXECUTABLE, f"cannot run {argv[0]!r}: {error}") from error
     with process:
         try:
-            out, err = _communicate(process, argv[0], stdin or b"", timeout)
+            out, err = _communicate(process, argv[0], stdin or b"", timeout, cancelled)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            _end_group(process)
             raise
     return Completed(
         rc=process.returncode,
@@ -98,6 +102,17 @@ def run(
         ended=time.time(),
         dropped=out.dropped + err.dropped,
     )
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """It is not reaped yet, so that its number is nobody else's."""
+    os.killpg(process.pid, signal.SIGTERM)
+    ended = os.pidfd_open(process.pid)
+    try:
+        select.select([ended], [], [], _GRACE)
+    finally:
+        os.close(ended)
+    os.killpg(process.pid, signal.SIGKILL)
 
 
 def user_directory(user: Account) -> str:
@@ -112,7 +127,11 @@ def _not_started(argv: Sequence[str], rc: int, message: str) -> TaskFailed:
 
 
 def _communicate(
-    process: subprocess.Popen[bytes], name: str, stdin: bytes, timeout: float | None
+    process: subprocess.Popen[bytes],
+    name: str,
+    stdin: bytes,
+    timeout: float | None,
+    cancelled: Callable[[], bool] | None,
 ) -> tuple[_Stream, _Stream]:
     deadline = None if timeout is None else time.monotonic() + timeout
     out, err = _Stream(), _Stream()
@@ -132,6 +151,10 @@ def _communicate(
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TaskFailed(f"{name} still ran after {timeout:g} s")
+                if cancelled is not None:
+                    if cancelled():
+                        raise TaskFailed(f"{name} was ended: who asked for it has gone")
+                    left = _LOOK if left is None else min(left, _LOOK)
                 ended = False
                 for key, _ in selector.select(left):
                     if key.fileobj == pidfd:

@@ -1,6 +1,8 @@
 """Backups of volumes as files here: a tarball, and beside it `FILE.manifest.json`, both of mode 0600.
 
-A backup appears under its name only when it is whole and has the digest that its manifest says.
+A backup appears under its name only when it is whole and has the digest that its manifest says. One that
+replaces another is two files to exchange: the new manifest lies beside the old, as `….next`, until the
+tarball is there; whatever interrupts this, one of the two belongs to the tarball: `read_manifest` finds it.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ def manifest_path(tarball: Path) -> Path:
     return tarball.with_name(f"{tarball.name}.manifest.json")
 
 
+def _next_manifest(tarball: Path) -> Path:
+    return tarball.with_name(f"{tarball.name}.manifest.json.next")
+
+
 def backup(
     client: AgentClient,
     volume: str,
@@ -71,8 +77,11 @@ def backup(
         manifest = client.backup_manifest(volume, identity)
         if manifest.get("tar_sha256") != seen.hexdigest():
             raise ProtocolError(f"{client.name}: the backup of {volume} was damaged on its way")
-        _write(manifest_path(path), json.dumps(manifest, indent=1))
+        _write(_next_manifest(path), json.dumps(manifest, indent=1))
         os.replace(partial, path)
+        _sync_directory(path.parent)
+        os.replace(_next_manifest(path), manifest_path(path))
+        _sync_directory(path.parent)
     except OSError as error:
         Path(partial).unlink(missing_ok=True)
         kind = OutOfSpace if error.errno == errno.ENOSPC else HostRefused
@@ -96,14 +105,21 @@ def restore(
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a backup that is here, both halves of it."""
-    beside = manifest_path(path)
     if not path.is_file():
         raise InputError(f"no such backup: {path}")
+    upcoming = _next_manifest(path)
+    if upcoming.exists() and _read(upcoming)["tar_sha256"] == _digest(path):
+        return _read(upcoming)  # an exchange was interrupted after the tarball
+    return _read(manifest_path(path))
+
+
+def _read(beside: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(beside.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} has no manifest", hint=f"it lies beside it, as {beside.name}, when Hawse made the backup"
+            f"{beside.with_name(beside.name.removesuffix('.manifest.json'))} has no manifest",
+            hint=f"it lies beside it, as {beside.name}, when Hawse made the backup",
         ) from error
     except OSError as error:
         raise InputError(f"cannot read the manifest: {error.strerror}", where=str(beside)) from error
@@ -128,7 +144,22 @@ def _write(path: Path, text: str) -> None:
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

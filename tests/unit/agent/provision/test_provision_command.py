@@ -106,3 +106,23 @@ def test_empty_lines_at_the_end_may_be_kept(task: Make) -> None:
 def test_a_command_that_cannot_be_meant_is_refused_when_planned(task: Make, args: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         task("command", **args).plan()
+
+
+def test_who_asked_for_it_has_gone(task: Make, context: Context, tmp_path: Path) -> None:
+    """Then it is ended with all its group."""
+    started = tmp_path / "started"
+    made = task("shell", cmd=f"sleep 1000 & echo $$ $! > {started}.new; mv {started}.new {started}; wait")
+    made.context = replace(context, cancelled=started.exists)
+    with pytest.raises(TaskFailed, match="was ended: who asked for it has gone"):
+        made.apply()
+    deadline = time.monotonic() + 60
+    while any(lives(pid) for pid in started.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lives(pid: str) -> bool:
+    try:
+        return ") Z " not in Path("/proc", pid, "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
