@@ -34,12 +34,12 @@ def test_combine(
     privileged: bool,
     expected: set[str],
 ) -> None:
-    monkeypatch.setattr(privilege, "bounding", lambda: EVERY)
+    monkeypatch.setattr(privilege, "available", lambda: EVERY)
     assert set(defaults.combine_capabilities(add, drop, privileged)) == expected
 
 
 def test_what_the_machine_cannot_give_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(privilege, "bounding", lambda: NO_RESOURCE)
+    monkeypatch.setattr(privilege, "available", lambda: NO_RESOURCE)
     assert "CAP_SYS_RESOURCE" not in defaults.combine_capabilities(("SYS_RESOURCE",), (), True)
 
 
