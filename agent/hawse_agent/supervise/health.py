@@ -2,7 +2,8 @@
 
 Docker's rules: the first probe one interval after the start (the start interval, during the start period);
 one success makes it healthy; `retries` failures in a row make it unhealthy; failures in the start period
-do not count until a probe has succeeded.
+do not count until a probe has succeeded. `now` is of a clock that nobody sets; a probe's own times are for
+people.
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ class Health:
         starting = self.status == "starting" and now - self._start < self.check.start_period
         return self.check.start_interval if starting else self.check.interval
 
-    def result(self, probe: Probe) -> bool:
-        """True when the status has changed."""
+    def result(self, probe: Probe, began: float) -> bool:
+        """True when the status has changed. `began` is when the probe did, by the clock of `now`."""
         self.log = [*self.log, probe][-KEPT_PROBES:]
         before = self.status
         if probe.exit_code == 0:
             self.failing_streak, self.status = 0, "healthy"
-        elif not (before == "starting" and probe.start - self._start < self.check.start_period):
+        elif not (before == "starting" and began - self._start < self.check.start_period):
             self.failing_streak += 1
             if self.failing_streak >= self.check.retries:
                 self.status = "unhealthy"

@@ -153,6 +153,8 @@ class Shim:
             when_quiet=self._maybe_leave,
         )
         self._backoff = Backoff()
+        self._began = self._ran_for = 0.0
+        """By a clock that nobody sets, as all that waits here."""
         self._watchers: list[Lines] = []
         self._requests: list[Lines] = []
         self._starter_socket = starter
@@ -269,7 +271,8 @@ class Shim:
         self._maker = None
         self._watch_memory(running)
         self._streams.started(running.console)
-        health = None if self._config.health is None else Health(self._config.health, time.time())
+        health = None if self._config.health is None else Health(self._config.health, time.monotonic())
+        self._began = time.monotonic()
         reach("shim: write state")
         self._change(
             status="running",
@@ -350,6 +353,7 @@ class Shim:
         if self._interrupted and exit_code == 128 + signal.SIGKILL:
             exit_code = 128 + signal.SIGINT
         self._interrupted = False
+        self._ran_for = time.monotonic() - self._began
         self._state = replace(self._state, pid=0, exit_code=exit_code, oom=oom, finished_at=time.time())
         self._close_pidfd()
         reach("shim: drain")
@@ -389,7 +393,7 @@ class Shim:
             restarting=again,
         )
         if again:
-            delay = self._backoff.delay(state.finished_at - state.started_at)
+            delay = self._backoff.delay(self._ran_for)
             self._restarting = self._loop.after(delay, self._restart)
         else:
             self._finish()
@@ -414,7 +418,7 @@ class Shim:
         self._streams.abandon()
         self._undo_run()
         code = error.container_exit if isinstance(error, StartFailed) else 128
-        now = time.time()
+        now, self._ran_for = time.time(), 0.0
         self._state = replace(
             self._state,
             pid=0,
@@ -605,7 +609,7 @@ class Shim:
 
     def _plan_probe(self) -> None:
         assert self._health is not None
-        self._probing = self._loop.after(self._health.next_in(time.time()), self._probe)
+        self._probing = self._loop.after(self._health.next_in(time.monotonic()), self._probe)
 
     def _probe(self) -> None:
         current = self._health
@@ -614,19 +618,20 @@ class Shim:
         if self._state.status != "running":  # nothing enters a frozen container
             self._plan_probe()
             return
+        began = time.monotonic()
         probe(
             self._loop,
             self._children,
             self._host(),
             health.command(current.check),
             current.check.timeout,
-            lambda result: self._probed(current, result),
+            lambda result: self._probed(current, result, began),
         )
 
-    def _probed(self, current: Health, result: Probe) -> None:
+    def _probed(self, current: Health, result: Probe, began: float) -> None:
         if current is not self._health:
             return  # of a run that is over
-        changed = current.result(result)
+        changed = current.result(result, began)
         self._change(health=current.as_json())
         self._tell("health", optional=not changed, status=current.status, state=self._as_json())
         self._plan_probe()

@@ -45,27 +45,27 @@ def probe(code: int, start: float) -> Probe:
 def test_failures_in_the_start_period_do_not_count() -> None:
     health = Health(HealthCheck(test=("CMD", "x"), start_period=10, start_interval=1, retries=2), 100.0)
     assert health.next_in(101.0) == 1
-    assert not health.result(probe(1, 101.0))
+    assert not health.result(probe(1, 101.0), 101.0)
     assert health.failing_streak == 0
     assert health.next_in(111.0) == 30.0
-    assert not health.result(probe(1, 111.0))
-    assert health.result(probe(1, 112.0))
+    assert not health.result(probe(1, 111.0), 111.0)
+    assert health.result(probe(1, 112.0), 112.0)
     assert health.status == "unhealthy"
-    assert health.result(probe(0, 113.0))
+    assert health.result(probe(0, 113.0), 113.0)
     assert (health.status, health.failing_streak) == ("healthy", 0)
 
 
 def test_a_healthy_one_is_judged_at_once_even_in_the_start_period() -> None:
     health = Health(HealthCheck(test=("CMD", "x"), start_period=100, retries=1), 0.0)
-    health.result(probe(0, 1.0))
-    assert health.result(probe(1, 2.0))
+    health.result(probe(0, 1.0), 1.0)
+    assert health.result(probe(1, 2.0), 2.0)
     assert health.status == "unhealthy"
 
 
 def test_five_probes_are_kept() -> None:
     health = Health(HealthCheck(test=("CMD", "x")), 0.0)
     for number in range(9):
-        health.result(probe(0, float(number)))
+        health.result(probe(0, float(number)), float(number))
     assert [p.start for p in health.log] == [4.0, 5.0, 6.0, 7.0, 8.0]
 
 
