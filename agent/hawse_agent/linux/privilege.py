@@ -121,7 +121,7 @@ def bounding() -> int:
 
 @cache
 def available() -> int:
-    """The bounding set that this process, or the one that it was forked from, began with."""
+    """The bounding set that this process began with: what can be given to a container."""
     return bounding()
 
 

@@ -125,7 +125,7 @@ def _set_oom_score(pid: int, value: int) -> list[str]:
 def drop_bounding_set(capabilities: Sequence[str]) -> None:
     """Must come before the user changes: it needs CAP_SETPCAP."""
     keep = mask_of(capabilities)
-    have = privilege.available()
+    have = privilege.bounding()  # now: a user namespace of its own began with all of them
     for number in range(len(privilege.CAPABILITIES)):
         if have >> number & 1 and not keep >> number & 1:
             privilege.drop_bounding(number)
