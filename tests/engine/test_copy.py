@@ -612,6 +612,8 @@ def test_events_of_copies(agent: AgentUnderTest) -> None:
     list(box.get_archive("/d")[0])
     box.put_archive("/d", archive(("x", b"")))
     list(box.export())
-    found = agent.client.api.events(since=begin - 1, until=int(time.time()) + 1, decode=True)
+    found = agent.client.api.events(
+        since=begin - 1, until=int(time.time()) + 1, filters={"container": box.id}, decode=True
+    )
     wanted = ["archive-path", "extract-to-dir", "export"]
     assert [event["Action"] for event in found if event["Action"] in wanted] == wanted
