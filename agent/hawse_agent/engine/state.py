@@ -19,11 +19,10 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hawse_agent.errors import Conflict, HostRefused, OutOfSpace
 from hawse_agent.paths import Paths
@@ -56,9 +55,26 @@ CREATE INDEX journal_by_run ON journal (run);
 """
 
 JOURNAL_KEEP = 10_000
-RECORDS_KEPT = 8192
 
 T = TypeVar("T")
+
+
+class _Known(Generic[T]):
+    """Records that were read before: they are immutable, and each start looks at all addresses again.
+
+    Those that are no longer in the state are forgotten by the next look at all.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._by_text: dict[str, T] = {}
+
+    def read(self, texts: Iterable[str], *, all_there_are: bool) -> list[T]:
+        known = self._by_text
+        found = [(text, known[text] if text in known else codec.loads(self._kind, text)) for text in texts]
+        if all_there_are:
+            self._by_text = dict(found)
+        return [record for _, record in found]
 
 
 class State:
@@ -71,6 +87,7 @@ class State:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._lock = threading.RLock()
+        self._endpoints, self._ports = _Known(EndpointRecord), _Known(PortRecord)
         paths.lib.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_to_forget(paths)
         self._ensure_ballast()
@@ -113,7 +130,8 @@ class State:
             db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
 
     def containers(self) -> list[ContainerRecord]:
-        return [_record(ContainerRecord, row[0]) for row in self._read("SELECT record FROM containers")]
+        rows = self._read("SELECT record FROM containers")
+        return [codec.loads(ContainerRecord, row[0]) for row in rows]
 
     # networks
 
@@ -162,11 +180,11 @@ class State:
 
     def endpoints(self, container_id: str | None = None) -> list[EndpointRecord]:
         rows = self._select("SELECT record FROM endpoints", container_id, " ORDER BY rowid")
-        return [_record(EndpointRecord, row[0]) for row in rows]
+        return self._endpoints.read((row[0] for row in rows), all_there_are=container_id is None)
 
     def ports(self, container_id: str | None = None) -> list[PortRecord]:
         rows = self._select("SELECT record FROM ports", container_id, " ORDER BY host_port")
-        return [_record(PortRecord, row[0]) for row in rows]
+        return self._ports.read((row[0] for row in rows), all_there_are=container_id is None)
 
     # images (the table that images.store works on)
 
@@ -321,12 +339,6 @@ class State:
             os.posix_fallocate(fd, 0, BALLAST_BYTES)
         finally:
             os.close(fd)
-
-
-@lru_cache(RECORDS_KEPT)
-def _record(kind: type[T], text: str) -> T:
-    """Records are immutable, and most are read again and again: at each start all addresses."""
-    return codec.loads(kind, text)
 
 
 def _write_copy(path: Path, copy: dict[str, Any]) -> None:
