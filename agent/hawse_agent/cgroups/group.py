@@ -80,7 +80,15 @@ class Cgroup(ABC):
 
     def enter(self) -> None:
         """Move the calling process, which has one thread, into it."""
-        self.add(0)
+        for fd in self.open_to_enter():
+            try:
+                os.write(fd, b"0")
+            finally:
+                os.close(fd)
+
+    def open_to_enter(self) -> tuple[int, ...]:
+        """Owned fds for a process that will not see these files: it enters by writing "0" to each."""
+        return tuple(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in self.paths)
 
     def open_for_clone(self) -> int | None:
         """An owned fd to create a process inside it, which spares the kernel's slow move; None on v1."""

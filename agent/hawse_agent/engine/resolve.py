@@ -369,14 +369,13 @@ def mounts(
             continue
         if mount.kind == "volume":
             source = around.volume_dirs[record.volumes[mount.target]]
-            if mount.subpath:
-                source = _inside(source, mount.subpath)
         else:
             source = Path(mount.source)
         binds.append(
             BindMount(
                 source=str(source),
                 target=mount.target,
+                inside=mount.subpath,
                 read_only=mount.read_only,
                 propagation=mount.propagation,
                 map_ids=mount.map_ids or mount.kind == "volume",
@@ -416,13 +415,6 @@ def file_source(directory: Path, index: int) -> Path:
 
 def file_bytes(content: str) -> bytes:
     return base64.b64decode(content)
-
-
-def _inside(base: Path, subpath: str) -> Path:
-    resolved = (base / subpath.lstrip("/")).resolve()
-    if resolved != base.resolve() and base.resolve() not in resolved.parents:
-        raise InputError(f"subpath {subpath!r} leads out of the volume")
-    return resolved
 
 
 def _rlimits(spec: ContainerSpec, hard_nofile: int) -> tuple[Ulimit, ...]:

@@ -272,28 +272,51 @@ def _go_between(init: Init, userns_fd: int, pid_namespace: int | None, tell: soc
     os._exit(0)
 
 
-def clone_into(flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None = None) -> Cloned:
+def clone_into(
+    flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None = None, others: int = 0
+) -> Cloned:
     """Clone into new namespaces, a v2 cgroup, and an existing PID namespace (an fd of it, or a pidfd).
 
-    A PID namespace is joined by the children of who calls setns: this process sets its own aside for the
-    moment of the clone.
+    With a pidfd also into `others` of its process's namespaces. All are entered before the clone, which alone
+    may be seen from inside: this process sets its own aside for that moment.
     """
-    cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if pid_namespace is not None:
-            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
+    with contextlib.ExitStack() as opened:
+        cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
+        if cgroup_fd is not None:
+            opened.callback(os.close, cgroup_fd)
+        if pid_namespace is None:
+            pid, pidfd = namespace.clone(flags, cgroup_fd)
+            return Cloned(pid=pid, pidfd=pidfd)
+        own = {kind: _open_own(name, opened) for kind, name in _KINDS.items() if kind & others}
+        own[namespace.CLONE_NEWPID] = _open_own("pid", opened)
+        directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.callback(os.close, directory)
         pid, pidfd = -1, -1
         try:
+            if others:
+                namespace.setns(pid_namespace, others)
+            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
             pid, pidfd = namespace.clone(flags, cgroup_fd)
         finally:
-            if pid_namespace is not None and pid != 0:
-                namespace.setns(own, namespace.CLONE_NEWPID)
+            if pid != 0:
+                for kind, fd in own.items():
+                    namespace.setns(fd, kind)
+                os.fchdir(directory)
         return Cloned(pid=pid, pidfd=pidfd)
-    finally:
-        os.close(own)
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)
+
+
+_KINDS = {
+    namespace.CLONE_NEWNS: "mnt",
+    namespace.CLONE_NEWNET: "net",
+    namespace.CLONE_NEWIPC: "ipc",
+    namespace.CLONE_NEWUTS: "uts",
+}
+
+
+def _open_own(kind: str, opened: contextlib.ExitStack) -> int:
+    fd = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _open_reaper(config: RuntimeConfig, opened: contextlib.ExitStack) -> int | None:

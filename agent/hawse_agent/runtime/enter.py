@@ -6,11 +6,11 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from hawse_agent.cgroups import Base, Cgroup, Tree
+from hawse_agent.cgroups import Base, Tree
 from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, identity, process, userns
@@ -23,13 +23,9 @@ from hawse_agent.spec.runtime import ProcessConfig, RuntimeConfig
 _PATIENCE = 5.0
 """Seconds for one step: whoever enters holds up everything else that the shim does."""
 
-_NAMESPACES = (
-    namespace.CLONE_NEWNS
-    | namespace.CLONE_NEWNET
-    | namespace.CLONE_NEWIPC
-    | namespace.CLONE_NEWUTS
-    | namespace.CLONE_NEWCGROUP
-)
+_NAMESPACES = namespace.CLONE_NEWNS | namespace.CLONE_NEWNET | namespace.CLONE_NEWIPC | namespace.CLONE_NEWUTS
+"""The process is born in these: a container that may trace (SYS_PTRACE) sees its root from the first moment,
+which so is never the host's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +59,10 @@ def enter(
     base = codec.loads(Base, config.cgroup_base)
     cgroup = Tree(base).open(config.cgroup)
     ours, theirs = handshake.pair()
+    entrances = cgroup.open_to_enter() if base.version == 1 else ()  # on v2 it is born inside
     try:
         flags = namespace.CLONE_PARENT if lifeline is not None else 0
-        made = clone_into(flags, cgroup, pid_namespace=pidfd)
+        made = clone_into(flags, cgroup, pid_namespace=pidfd, others=_NAMESPACES)
         if made.pid == 0:
             ours.close()
             _run(
@@ -73,7 +70,7 @@ def enter(
                     process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs, lifeline), filter=program
                 ),
                 pidfd,
-                cgroup if base.version == 1 else None,  # on v2 it was born inside
+                entrances,
                 config.ids,
             )
     except ProcessLookupError as error:
@@ -85,6 +82,8 @@ def enter(
         raise
     finally:
         theirs.close()
+        for fd in entrances:
+            os.close(fd)
     parent = handshake.ParentEnd(ours, _PATIENCE)
     console: int | None = None
     try:
@@ -113,19 +112,19 @@ def _kill(cloned: Cloned) -> None:
         os.waitpid(cloned.pid, os.WNOHANG)
 
 
-def _run(child: process.Child, container: int, cgroup: Cgroup | None, ids: IdRange | None) -> NoReturn:
+def _run(child: process.Child, container: int, cgroup: Sequence[int], ids: IdRange | None) -> NoReturn:
     try:
         child.step = "start a session"
         process.start_session(child)  # not dumpable before it can be seen from inside (CVE-2016-9962)
         child.step = "enter the cgroup"
-        if cgroup is not None:
-            cgroup.enter()
+        for fd in cgroup:
+            os.write(fd, b"0")
         child.step = "enter the namespaces"
         if ids is None:
-            namespace.setns(container, _NAMESPACES)
+            namespace.setns(container, namespace.CLONE_NEWCGROUP)
         else:
             userns.give((child.stdio.stdin, child.stdio.stdout, child.stdio.stderr), ids)
-            namespace.setns(container, _NAMESPACES | namespace.CLONE_NEWUSER)
+            namespace.setns(container, namespace.CLONE_NEWCGROUP | namespace.CLONE_NEWUSER)
             userns.become_root()
         child.step = "find the user"
         process.find_user(child)

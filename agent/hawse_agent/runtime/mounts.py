@@ -158,7 +158,7 @@ def _named(wanted: BindMount | TmpfsMount) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        source = wanted.source if isinstance(wanted, BindMount) else "tmpfs"
+        source = f"{wanted.source}/{wanted.inside}".rstrip("/") if isinstance(wanted, BindMount) else "tmpfs"
         reason = os.strerror(error.errno or 0)
         raise HostRefused(f"mount {source} on {wanted.target}: {reason}") from error
 
@@ -166,7 +166,7 @@ def _named(wanted: BindMount | TmpfsMount) -> Iterator[None]:
 def _open_source(bind: BindMount, userns_fd: int | None = None) -> int:
     """What shall be bound, as a detached mount. Returns an owned fd."""
     propagation, recursive = _PROPAGATION[bind.propagation]
-    fd = mount.clone(bind.source, recursive=bind.recursive)
+    fd = clone_source(bind)
     if propagation != mount.MS_SHARED:  # a bind that shall be shared stays the host's peer
         mount.set_attributes(fd, propagation=propagation, recursive=recursive)
     if bind.read_only:
@@ -174,6 +174,21 @@ def _open_source(bind: BindMount, userns_fd: int | None = None) -> int:
     if bind.map_ids and userns_fd is not None:
         map_ids(fd, bind.source, userns_fd, recursive=bind.recursive)
     return fd
+
+
+def clone_source(bind: BindMount) -> int:
+    """As a detached mount, an owned fd. No link in a volume leads out of it (CVE-2017-1002101)."""
+    if not bind.inside:
+        return mount.clone(bind.source, recursive=bind.recursive)
+    source = os.open(bind.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = tree.open_in(source, bind.inside)
+        try:
+            return mount.clone("", dir_fd=found, recursive=bind.recursive)
+        finally:
+            os.close(found)
+    finally:
+        os.close(source)
 
 
 def map_ids(fd: int, path: str, userns_fd: int, *, recursive: bool) -> int:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hawse_agent.linux import apart, mount, tree
+from hawse_agent.runtime import mounts
 from hawse_agent.spec.runtime import BindMount
 
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -141,7 +142,7 @@ def _with_binds(stack: Stack, point: str) -> int:
     try:
         for bind in sorted(stack.binds, key=lambda bind: bind.target.rstrip("/").count("/")):
             try:
-                source = mount.clone(bind.source, recursive=bind.recursive)
+                source = mounts.clone_source(bind)
             except FileNotFoundError:
                 continue
             directory = stat.S_ISDIR(os.fstat(source).st_mode)

@@ -22,6 +22,8 @@ class BindMount:
 
     source: str
     target: str
+    inside: str = ""
+    """What of `source` is bound: resolved in it when it is mounted, since others may change links there."""
     read_only: bool = False
     recursive: bool = True
     map_ids: bool = False

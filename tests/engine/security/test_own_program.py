@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.support import imagefiles, probes
-from tests.support.agent import AgentUnderTest
+from tests.support.agent import BUSYBOX, AgentUnderTest
 
 from hawse_agent.linux import sealed
 
@@ -198,6 +198,25 @@ def test_what_enters_a_container_is_not_seen_before_it_is_the_program(
     seen = set(json.loads(next(output))["watch"])
     assert seen <= {"/bin/busybox", os.path.realpath(probes.PYTHON), "EACCES", "ENOENT", "ESRCH"}
     assert os.path.realpath(probes.PYTHON) in seen
+
+
+def test_the_root_of_what_enters_is_never_the_hosts(agent: AgentUnderTest, tmp_path: Path) -> None:
+    """Also a container that may trace, and so look into it, sees no root but its own."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    script = (
+        "echo watching; until [ -e /stop ]; do"
+        f" for p in /proc/[0-9]*; do [ -e $p/root{marker} ] && echo $p has the root of the host; done; done"
+    )
+    box = agent.client.containers.run(
+        BUSYBOX, ["sh", "-c", script], cap_add=["SYS_PTRACE"], detach=True, init=True
+    )
+    output = box.logs(stream=True, follow=True)
+    assert next(output) == b"watching\n"
+    for _ in range(25):
+        assert box.exec_run(["true"]).exit_code == 0
+    box.exec_run(["touch", "/stop"])
+    assert b"".join(output) == b""
 
 
 def test_the_init_of_a_container_is_nothing_of_ours(agent: AgentUnderTest) -> None:
