@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from hawse_agent.cgroups import Tree, find_base, release_base
 from hawse_agent.daemon import take_lock
 from hawse_agent.errors import Conflict, HostRefused
+from hawse_agent.linux import tree
 from hawse_agent.network.manager import NetworkManager
 from hawse_agent.paths import Paths, paths_for
 from hawse_agent.runtime import ids
@@ -98,10 +98,10 @@ def _remove_files(paths: Paths, *, volumes: bool) -> list[Path]:
         if entry in kept and any(entry.iterdir()):
             left += sorted(entry.iterdir())
         elif entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+            tree.remove(entry)
         else:
             entry.unlink()
-    shutil.rmtree(paths.run)
+    tree.remove(paths.run)
     for directory in (paths.lib, paths.etc, paths.lib.parent if paths.instance else paths.lib):
         with contextlib.suppress(OSError):  # not empty, or never made
             directory.rmdir()

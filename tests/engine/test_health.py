@@ -115,3 +115,12 @@ def test_the_images_check_is_inherited_changed_or_dropped(agent: AgentUnderTest)
     finally:
         agent.clear()
         agent.docker("rmi", "checked:1")
+
+
+def test_an_interval_of_a_month(agent: AgentUnderTest) -> None:
+    """Longer than epoll can wait."""
+    container = checked(agent, "true", interval=30 * 86_400 * SECOND, timeout=30 * 86_400 * SECOND)
+    assert container.exec_run(["true"]).exit_code == 0
+    container.stop(timeout=0)
+    container.reload()
+    assert container.status == "exited"

@@ -249,3 +249,13 @@ def test_waiting_for_a_removal_and_the_volumes_that_go_with_it(agent: AgentUnder
         container.start()
         assert answer.json()["StatusCode"] == 6
     eventually(lambda: agent.client.volumes.list() == [])
+
+
+def test_a_tree_deeper_than_python_recurses_is_removed(agent: AgentUnderTest) -> None:
+    script = "i=0; while [ $i -lt 2100 ]; do mkdir a && cd a || exit 1; i=$((i+1)); done"
+    agent.docker(
+        "run", "--name", "deep", "-v", "deep:/v", BUSYBOX, "sh", "-c", f"({script}) && cd /v && {script}"
+    )
+    agent.docker("rm", "deep")
+    agent.docker("volume", "rm", "deep")
+    assert agent.docker("ps", "-aq").stdout == ""

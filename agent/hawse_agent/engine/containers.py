@@ -45,7 +45,7 @@ from hawse_agent.errors import (
 )
 from hawse_agent.failpoints import reach
 from hawse_agent.images.store import Image
-from hawse_agent.linux import files, namespace
+from hawse_agent.linux import files, namespace, seccomp, tree
 from hawse_agent.paths import Paths
 from hawse_agent.runtime.ids import Ids
 from hawse_agent.runtime.view import Stack
@@ -249,6 +249,7 @@ class Containers:
         self, container_id: str, spec: ContainerSpec, image: Image, inherit: Mapping[str, str]
     ) -> ContainerView:
         resolve.command_line(spec, image)
+        seccomp.check(spec.seccomp)
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
         for link in spec.links:
@@ -1259,4 +1260,4 @@ def _read_or_empty(path: Path) -> str:
 def _remove_tree(directory: Path) -> None:
     """Also when it is half gone already; any other failure is raised, so that nothing stays unnoticed."""
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+        tree.remove(directory)

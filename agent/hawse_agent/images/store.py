@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 import threading
 import time
@@ -29,7 +28,7 @@ from hawse_agent.images import layers, manifest, reference
 from hawse_agent.images.blobs import Blobs, BlobWriter, disk, parse_json
 from hawse_agent.images.image import Image, ImageConfig, ImageRecord, Layer, diff_ids, image_of
 from hawse_agent.images.manifest import Descriptor, Manifest
-from hawse_agent.linux import libc
+from hawse_agent.linux import libc, tree
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 
@@ -348,7 +347,7 @@ class ImageStore:
             )
         except BaseException:
             for directory in fresh.values():
-                shutil.rmtree(directory)
+                tree.remove(directory)
             raise
 
     def _unpack(self, layer: Layer, directory: Path) -> Layer:
@@ -426,7 +425,7 @@ class ImageStore:
         if path.exists():
             grave = Path(tempfile.mkdtemp(dir=self._paths.incoming, prefix="gone-"))
             path.rename(grave / path.name)
-            shutil.rmtree(grave)
+            tree.remove(grave)
 
     def _sync(self) -> None:
         """What was unpacked survives a power cut before a record names it."""
@@ -441,7 +440,7 @@ class ImageStore:
         with disk(f"clear {self._paths.incoming}"):
             for path in self._paths.incoming.iterdir():
                 if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
+                    tree.remove(path)
                 else:
                     path.unlink()
             named = {self._layer_path(diff_id).name for diff_id in self._layer_sizes()}

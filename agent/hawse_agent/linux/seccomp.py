@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any, Literal
 
 from hawse_agent.errors import InputError, NotSupported
-from hawse_agent.linux import libc, syscalls
+from hawse_agent.linux import libc, privilege, syscalls
 
 Operator = Literal["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]
 
@@ -68,6 +68,13 @@ def compile_filter(profile: str, capabilities: Collection[str]) -> bytes | None:
     return _compiled(profile, frozenset(capabilities))
 
 
+def check(profile: str) -> None:
+    """Raises InputError for a text that cannot be compiled, NotSupported for what is not done."""
+    if profile not in ("default", "unconfined"):
+        for capabilities in ((), privilege.CAPABILITIES):
+            compile_filter(profile, capabilities)
+
+
 def load(program: bytes) -> None:
     """Confine this thread from now on; needs CAP_SYS_ADMIN or no_new_privs."""
     instructions = ctypes.create_string_buffer(program, len(program))
@@ -89,7 +96,10 @@ def _compiled(profile: str, capabilities: frozenset[str]) -> bytes:
     if profile == "default":
         return assemble({abi: default_profile(abi, capabilities) for abi in abis})
     document = _parse(profile)
-    return assemble({abi: profile_from_json(document, abi, capabilities) for abi in abis})
+    try:
+        return assemble({abi: profile_from_json(document, abi, capabilities) for abi in abis})
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, struct.error) as error:
+        raise InputError(f"decoding seccomp profile failed: {error}") from error
 
 
 # The default profile
@@ -248,15 +258,22 @@ def _kernel_version(release: str) -> tuple[int, int]:
     return int(major), int(digits or 0)
 
 
+_MAX_ERRNO = 4095
+
+
 def _action(name: Any, errno_return: Any) -> int:
     if name == "SCMP_ACT_NOTIFY":
         raise NotSupported("seccomp profile: SCMP_ACT_NOTIFY is not supported")
     if name not in _ACTIONS:
         raise InputError(f"seccomp profile: unknown action {name!r}")
     action = _ACTIONS[name]
-    if action in (ERRNO, TRACE):
-        return action | (int(errno_return) if errno_return is not None else errno.EPERM)
-    return action
+    if action not in (ERRNO, TRACE):
+        return action
+    number = int(errno_return) if errno_return is not None else errno.EPERM
+    most = _MAX_ERRNO if action == ERRNO else 0xFFFF
+    if not 0 <= number <= most:  # more would turn the refusal into another action
+        raise InputError(f"seccomp profile: errnoRet {number} is not in 0…{most}")
+    return action | number
 
 
 def _condition(argument: Mapping[str, Any]) -> Condition:
@@ -308,7 +325,7 @@ def assemble(profiles: Mapping[syscalls.Abi, Profile]) -> bytes:
 
 
 def _body(abi: syscalls.Abi, profile: Profile) -> _Code:
-    newest = max(_LAST_OF_OLD, *profile.rules)
+    newest = max((_LAST_OF_OLD, *profile.rules))
     refuses = profile.default & 0xFFFF0000 == ERRNO
     beyond = (Rule(action=ERRNO | errno.ENOSYS),) if refuses else ()
     ranges = [(number, profile.rules.get(number, ())) for number in range(newest + 1)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import stat
 
@@ -155,3 +156,41 @@ def _create(parent: int, name: str, *, directory: bool, mode: int) -> int:
         return os.open(name, O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent)
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o666, dir_fd=parent))
     return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """A directory and all below it, however deep: each directory is moved up before it is emptied, where
+    shutil.rmtree goes down and fails at a depth that any container can make.
+
+    Interrupted, it leaves less than there was. Raises OSError, FileNotFoundError when there is none.
+    """
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        unique, number = os.urandom(8).hex(), itertools.count()
+        pending = _unlink_files(root)
+        while pending:
+            name = pending.pop()
+            directory = os.open(
+                name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root
+            )
+            try:
+                for child in _unlink_files(directory):
+                    moved = f".{unique}-{next(number)}"
+                    os.rename(child, moved, src_dir_fd=directory, dst_dir_fd=root)
+                    pending.append(moved)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=root)
+    finally:
+        os.close(root)
+    os.rmdir(path)
+
+
+def _unlink_files(directory: int) -> list[str]:
+    """All but directories, whose names are returned."""
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=directory)
+    return [name for name, is_directory in found if is_directory]

@@ -11,6 +11,9 @@ from collections.abc import Callable
 READ, WRITE, PRIORITY = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI
 HANGUP, ERROR = select.EPOLLHUP, select.EPOLLERR
 
+_LONGEST_WAIT = 86_400.0
+"""Seconds; epoll takes no more than 24 days. Waking up early does nothing."""
+
 
 class Timer:
     """A call that is due at some moment; `cancel` makes it never happen."""
@@ -71,4 +74,4 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return max(0.0, self._timers[0][0] - time.monotonic())
+        return min(_LONGEST_WAIT, max(0.0, self._timers[0][0] - time.monotonic()))

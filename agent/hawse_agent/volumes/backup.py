@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +23,7 @@ from typing import Literal, Protocol
 from hawse_agent.errors import InputError, NotSupported, ProtocolError
 from hawse_agent.images.compression import Readable, plain
 from hawse_agent.images.tar import Entry, Kind, TarError, TarReader
-from hawse_agent.linux import files, zstd
+from hawse_agent.linux import files, tree, zstd
 from hawse_agent.spec.volume import VolumeSpec
 from hawse_agent.volumes.store import VolumeInfo, VolumeStore, refused
 from hawse_agent.volumes.unpack import Unpacker, clean, content_digest
@@ -154,7 +153,7 @@ class Restore:
         """Remove what is not the volume's data: an unfinished restore, or what the volume held before."""
         with refused(f"restore volume {self._name}"):
             if self._directory.exists():
-                shutil.rmtree(self._directory)
+                tree.remove(self._directory)
 
     def _unpack(self, source: _Source) -> None:
         expected = iter(self.manifest.files)

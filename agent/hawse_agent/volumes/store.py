@@ -17,7 +17,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotFound, NotSupported, OutOfSpace
+from hawse_agent.linux import tree
 from hawse_agent.linux.files import disk_usage
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
@@ -62,7 +62,7 @@ class VolumeStore:
                 fresh.chmod(0o711)
                 fresh.rename(self._root / spec.name)
             except OSError as error:
-                shutil.rmtree(fresh)
+                tree.remove(fresh)
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         info = self.get(spec.name)
@@ -102,7 +102,7 @@ class VolumeStore:
         gone = self._root / f".gone-{secrets.token_hex(8)}"
         with refused(f"remove volume {name}"):
             home.rename(gone)
-            shutil.rmtree(gone)
+            tree.remove(gone)
 
     def size(self, name: str) -> int:
         """Bytes that it takes on the disk; a file with several links counts once."""
@@ -125,7 +125,7 @@ class VolumeStore:
                     _move_in(data.parent / _COPIED, data)
             finally:
                 if fresh.exists():
-                    shutil.rmtree(fresh)
+                    tree.remove(fresh)
 
     def staging(self) -> Path:
         """A new directory on the volumes' file system; removed by `recover` when it is left behind."""
@@ -137,7 +137,7 @@ class VolumeStore:
         """After a crash: finish copies that were complete, remove everything else that was not."""
         for entry in self._root.iterdir():
             if entry.name.startswith("."):
-                shutil.rmtree(entry)
+                tree.remove(entry)
             elif (entry / _COPIED).is_dir():
                 _move_in(entry / _COPIED, entry / DATA)
 

@@ -231,8 +231,16 @@ def _numbers(text: str) -> set[int]:
     found: set[int] = set()
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise InputError(f"{text}: {part} goes backwards")
+        found.update(range(low, min(high, _MOST_NUMBERS) + 1))
+        found.update((low, high))
     return found
+
+
+_MOST_NUMBERS = 8191
+"""Of processors that a kernel can be built for."""
 
 
 def _check_memory(limits: Resources) -> None:

@@ -142,6 +142,8 @@ def test_an_update_of_cpus_keeps_to_one_way_of_saying_it() -> None:
         ({"CpuQuota": 999}, Resources(), "cannot be less than 1ms"),
         ({"CpusetCpus": "x"}, Resources(), "Invalid value x for cpuset cpus"),
         ({"CpusetCpus": "0,9999"}, Resources(), "Requested CPUs are not available - requested 0,9999"),
+        ({"CpusetCpus": "0-99999999999"}, Resources(), "Requested CPUs are not available"),
+        ({"CpusetCpus": "1-0"}, Resources(), "1-0 goes backwards"),
         ({"CpusetMems": "99"}, Resources(), "Requested memory nodes are not available - requested 99"),
     ):
         with pytest.raises(InputError, match=text):
