@@ -69,10 +69,10 @@ def test_good_then_bad_in_dockers_format(agent: AgentUnderTest) -> None:
 
 
 def test_a_late_probe_is_killed_with_all_that_it_started(agent: AgentUnderTest) -> None:
-    container = checked(agent, "echo begun; sleep 777; true", timeout=SECOND, retries=1)
+    container = checked(agent, "echo begun; sleep 777; true", timeout=5 * SECOND, retries=1)
     shown = until(container, lambda shown: shown["Status"] == "unhealthy")
     assert shown["Log"][0]["ExitCode"] == -1
-    assert shown["Log"][0]["Output"] == "Health check exceeded timeout (1s): begun\n"
+    assert shown["Log"][0]["Output"] == "Health check exceeded timeout (5s): begun\n"
     until(container, lambda shown: len(shown["Log"]) >= 2)
     late = [row for row in container.top()["Processes"] if "777" in row[-1]]
     assert len(late) <= 2  # of the probe that is under way

@@ -29,7 +29,7 @@ from tests.support import linux
 T = TypeVar("T")
 Snapshot = Counter[str]
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 """The kernel drops links and cgroups of dead namespaces in the background, and tells nobody when."""
 _DEPTH = 4
 _HOST_INIT = "hawse-host-init"

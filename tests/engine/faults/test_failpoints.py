@@ -6,6 +6,7 @@ with one death in it; the leak check compares the whole machine before and after
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -98,7 +99,8 @@ def kill_shim() -> None:
         except (FileNotFoundError, ProcessLookupError):
             continue
         if title.startswith(b"hawse-shim: "):
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def sample(steps: tuple[str, ...]) -> list[Any]:

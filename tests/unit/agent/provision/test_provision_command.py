@@ -86,8 +86,8 @@ def test_input_is_given_and_ends(task: Make, tmp_path: Path) -> None:
 
 def test_what_stays_in_the_background_is_not_waited_for(task: Make) -> None:
     begin = time.monotonic()
-    assert task("shell", cmd="sleep 3 & echo started").apply()["stdout"] == "started"
-    assert time.monotonic() - begin < 2
+    assert task("shell", cmd="sleep 20 & echo started").apply()["stdout"] == "started"
+    assert time.monotonic() - begin < 15
 
 
 def test_too_much_output_is_dropped_and_said(task: Make, monkeypatch: pytest.MonkeyPatch) -> None:

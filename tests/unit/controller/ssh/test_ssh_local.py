@@ -37,7 +37,7 @@ def test_timeout(here: LocalConnection) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable, match="longer than"):
         here.run("exec cat", input=_endless(), timeout=0.2)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_broken_input_is_raised(here: LocalConnection) -> None:
