@@ -14,6 +14,7 @@ import os
 import resource
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ from hawse_agent.errors import (
     HostRefused,
     InputError,
     NotFound,
+    OutOfSpace,
     ProtocolError,
     StartFailed,
 )
@@ -1072,7 +1074,7 @@ class Containers:
 
     def _gone(self, record: ContainerRecord, live: Live, state: dict[str, Any]) -> None:
         """The shim has cleaned up and left: addresses and ports are free again."""
-        self._announce.let_go(record, self._networks.release(record.id))
+        self._let_go(record)
         live.apply_shim(state)
         if record.spec.auto_remove:
             threading.Thread(target=self._auto_remove, args=(record, live), daemon=True).start()
@@ -1089,7 +1091,6 @@ class Containers:
         if watch is not None:  # it lives, and only the stream was lost
             self._watcher.add(record.id, watch, self._on_event)
             return
-        freed = self._networks.release(record.id)
         told = self._paths.container(record.id) / "exit.json"
         if told.exists():  # it had ended before its shim did
             ended = self._ended_state(record)
@@ -1098,7 +1099,7 @@ class Containers:
             ended = ContainerState(status="exited", exit_code=137, finished_at=time.time(), error=error)
         lasted = max(0.0, ended.finished_at - live.state.started_at)
         self._publish("die", record, exitCode=str(ended.exit_code), execDuration=str(int(lasted)))
-        self._announce.let_go(record, freed)
+        self._let_go(record)
         live.exited(
             status="exited",
             exit_code=ended.exit_code,
@@ -1121,6 +1122,16 @@ class Containers:
                     self._auto_remove(now, live)
 
         threading.Thread(target=follow_up, daemon=True).start()
+
+    def _let_go(self, record: ContainerRecord) -> None:
+        """What its run held is free again. On a full disk it stays taken until it starts again or goes."""
+        try:
+            freed = self._networks.release(record.id)
+        except OutOfSpace as error:
+            text = f"hawse-agent: {record.spec.name} keeps its addresses: {error}"
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._announce.let_go(record, freed)
 
     def _forget_run(self, record: ContainerRecord) -> None:
         """Remove what a dead shim left: its cgroup (with whatever is still in it) and its run directory."""

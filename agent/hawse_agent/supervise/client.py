@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -303,14 +304,21 @@ class _Watched:
             chunk = b""
         if not chunk:
             if not self._gone:
-                self._callback(self._id, None)
+                self._pass_on(None)
             return False
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             event = json.loads(line)
             self._gone = self._gone or event["event"] == "gone"
-            self._callback(self._id, event)
+            self._pass_on(event)
         return True
+
+    def _pass_on(self, event: dict[str, Any] | None) -> None:
+        """What goes wrong with one container must not end the thread that sees to all."""
+        try:
+            self._callback(self._id, event)
+        except Exception:
+            traceback.print_exc()
 
 
 def _told_failure(connection: socket.socket) -> dict[str, Any] | None:

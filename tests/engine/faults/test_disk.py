@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docker.errors import APIError
+from docker.models.containers import Container
 from tests.support import agent as agents
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
@@ -76,3 +78,25 @@ def test_full(small: AgentUnderTest) -> None:
     stopped.start()
     assert stopped.wait(timeout=60)["StatusCode"] == 0
     assert not [name for name in os.listdir(small.root / "lib/containers") if name.startswith(".")]
+
+
+def test_what_ends_meanwhile_is_noticed(small: AgentUnderTest) -> None:
+    """Also when the reserve for such times is spent."""
+    boxes = [small.client.containers.run(BUSYBOX, ["sleep", "1000"], detach=True) for _ in range(3)]
+    for number, box in enumerate(boxes):
+        fill(small.root / f"filler{number}")
+        end(box)
+    for number in range(len(boxes)):
+        (small.root / f"filler{number}").unlink()
+    end(small.client.containers.run(BUSYBOX, ["sleep", "1000"], detach=True))
+
+
+def end(box: Container) -> None:
+    """By a signal that the daemon knows nothing of, until it knows that it has ended."""
+    box.reload()
+    os.kill(box.attrs["State"]["Pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while box.status != "exited":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        box.reload()
