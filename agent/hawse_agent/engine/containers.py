@@ -328,6 +328,7 @@ class Containers:
         record = self.record(reference)
         new_name = names.check_name(new_name)
         with self._live[record.id].lock:
+            record = self.record(record.id)  # as it is now that nobody else changes it
             if new_name == record.spec.name:
                 raise Conflict("Renaming a container with the same name as its current name")
             try:
@@ -345,6 +346,7 @@ class Containers:
         record = self.record(reference)
         live = self._live[record.id]
         with live.lock:
+            record = self.record(record.id)  # as it is now that nobody else changes it
             if live.state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead")
             if live.state.running:
@@ -424,6 +426,7 @@ class Containers:
         record = self.record(reference)
         live = self._live[record.id]
         with live.lock:
+            record = self.record(record.id)  # as it is now that nobody else changes it
             spec = replace(
                 record.spec,
                 resources=record.spec.resources if resources is None else resources,
