@@ -58,6 +58,7 @@ def enter(
     program = seccomp.compile_filter(config.seccomp, wanted.capabilities)
     base = codec.loads(Base, config.cgroup_base)
     cgroup = Tree(base).open(config.cgroup)
+    own_program = process.own_program()
     ours, theirs = handshake.pair()
     entrances = cgroup.open_to_enter() if base.version == 1 else ()  # on v2 it is born inside
     try:
@@ -67,7 +68,11 @@ def enter(
             ours.close()
             _run(
                 process.Child(
-                    process=wanted, stdio=stdio, shim=handshake.ChildEnd(theirs, lifeline), filter=program
+                    process=wanted,
+                    stdio=stdio,
+                    shim=handshake.ChildEnd(theirs, lifeline),
+                    filter=program,
+                    own_program=own_program,
                 ),
                 pidfd,
                 entrances,

@@ -75,6 +75,7 @@ def _next(init: Init, step: str) -> None:
 
 def _start_session(init: Init) -> None:
     process.start_session(init)
+    init.own_program = process.own_program()
     if init.config.ids is not None:
         userns.become_root()
 

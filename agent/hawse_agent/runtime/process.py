@@ -56,7 +56,7 @@ class Child:
     master: int | None = None
     in_directory: bool = True
     own_program: tuple[int, int] = (0, 0)
-    """Device and inode of what we are ourselves running from."""
+    """See `own_program`."""
 
 
 def report(child: Child, error: BaseException) -> None:
@@ -74,12 +74,15 @@ def report(child: Child, error: BaseException) -> None:
     os._exit(1)
 
 
-def start_session(child: Child) -> None:
-    """Out of the shim's session and signal handling; memory and fds hidden from who shares the namespaces.
-    And what needs the host's own /proc: the container's may be forged."""
-    privilege.set_dumpable(False)
+def own_program() -> tuple[int, int]:
+    """Device and inode of what this process runs from. By the host's /proc: a container's may be forged."""
     program = os.stat("/proc/self/exe")
-    child.own_program = program.st_dev, program.st_ino
+    return program.st_dev, program.st_ino
+
+
+def start_session(child: Child) -> None:
+    """Out of the shim's session and signal handling; memory and fds hidden from who shares the namespaces."""
+    privilege.set_dumpable(False)
     signal.set_wakeup_fd(-1)
     for (
         number
