@@ -1,8 +1,8 @@
 """What a Dockerfile says, as data: stages of instructions, each with the place where it stands.
 
 Everything is as written: variables are not replaced (`expansion.py` does it, with what is known when an
-instruction's turn comes), sources are not looked for. What can be judged without a context or an image is judged by
-`parser.py`. Grammar: docs.docker.com/reference/dockerfile.
+instruction's turn comes), sources are not looked for. What can be judged without a context or an image is
+judged by `parser.py`. Grammar: docs.docker.com/reference/dockerfile.
 """
 
 from __future__ import annotations
