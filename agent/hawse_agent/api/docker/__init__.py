@@ -1,7 +1,7 @@
 """Docker's Engine API: one file a noun. What is not supported is refused by name, never ignored.
 
-lowering.py   what a client asks for → ContainerSpec
-views.py      what there is → Docker's JSON
+lowering/   what a client asks for → ContainerSpec
+views/      what there is → Docker's JSON
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 
-from hawse_agent.api.docker import views
+from hawse_agent.api.docker.views.times import stamp
 from hawse_agent.api.http import Request, Response, begun
 from hawse_agent.api.router import Router
 from hawse_agent.engine.changes import Kind
@@ -73,7 +73,7 @@ def _path_stat(found: PathStat) -> dict[str, str]:
         "name": _shown(found.name),
         "size": found.size,
         "mode": _go_mode(found.mode),
-        "mtime": views.stamp(found.mtime_ns / 1e9),
+        "mtime": stamp(found.mtime_ns / 1e9),
         "linkTarget": _shown(found.link_target),
     }
     text = base64.b64encode(json.dumps(value).encode()).decode()

@@ -7,12 +7,16 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from hawse_agent.api.docker import processes, stats, views
+from hawse_agent.api.docker import processes, stats
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.images import check_platform
-from hawse_agent.api.docker.lowering import container_spec, resources, restart_policy
+from hawse_agent.api.docker.lowering.container import container_spec
+from hawse_agent.api.docker.lowering.limits import resources
+from hawse_agent.api.docker.lowering.supervision import restart_policy
 from hawse_agent.api.docker.selection import Selection
+from hawse_agent.api.docker.views import containers as views
+from hawse_agent.api.docker.views.configuration import labels
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
@@ -156,9 +160,9 @@ class Containers:
         filters = Filters(request.query.json("filters"), ("label", "label!", "until"))
         removed, reclaimed = [], 0
         for view in self._containers.list():
-            labels = views.labels(view.record.spec, self._image(view))
+            own = labels(view.record.spec, self._image(view))
             stopped = view.state.status in ("created", "exited", "dead")
-            if stopped and filters.prunes(labels, view.record.created):
+            if stopped and filters.prunes(own, view.record.created):
                 size = self._size(view)
                 try:
                     self._containers.remove(view.id)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from hawse_agent.api.docker import views
 from hawse_agent.api.docker.fields import Fields
-from hawse_agent.api.docker.lowering import variables
+from hawse_agent.api.docker.lowering.container import variables
+from hawse_agent.api.docker.views.executions import execution
 from hawse_agent.api.http import Hijack, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
@@ -68,7 +68,7 @@ def routes(router: Router, engine: Engine) -> None:
         return Hijack(run=run, tty=raw)
 
     def inspect(request: Request) -> Response:
-        return Response(json=views.execution(executions.inspect(request.params["id"])))
+        return Response(json=execution(executions.inspect(request.params["id"])))
 
     def resize(request: Request) -> Response:
         height, width = request.query.number("h"), request.query.number("w")

@@ -11,8 +11,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from hawse_agent.api.docker import views
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.views import images as views
 from hawse_agent.api.http import Request, Response, begun
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from hawse_agent import __version__
-from hawse_agent.api.docker import views
+from hawse_agent.api.docker.views.times import stamp
 from hawse_agent.cgroups.base import Ability, Base
 from hawse_agent.engine.engine import Engine
 
@@ -79,7 +79,7 @@ def info(engine: Engine) -> dict[str, Any]:
         "BridgeNfIptables": False,
         "BridgeNfIp6tables": False,
         "Debug": False,
-        "SystemTime": views.stamp(time.time()),
+        "SystemTime": stamp(time.time()),
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": str(base.version),

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from hawse_agent.api.docker import views
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.views.configuration import exposed_ports, labels
+from hawse_agent.api.docker.views.endpoints import network_names
 from hawse_agent.engine.views import ContainerView
 from hawse_agent.errors import InputError
 from hawse_agent.images.store import Image
@@ -55,7 +56,7 @@ class Selection:
             not self._tasks
             and filters.matches("id", view.id)
             and filters.matches("name", f"/{view.name}", view.name)
-            and ("label" not in filters or filters.labels(views.labels(spec, image)))
+            and ("label" not in filters or filters.labels(labels(spec, image)))
             and filters.one("status", view.state.status)
             and filters.one("health", health)
             and (not self._exited or self._has_exited(view))
@@ -63,7 +64,7 @@ class Selection:
             and ("network" not in filters or self._is_on(view, filters.values("network")))
             and ("volume" not in filters or self._mounts(view, filters.values("volume")))
             and self._has("publish", {f"{port.container_port}/{port.protocol}" for port in spec.ports})
-            and self._has("expose", views.exposed_ports(spec, image))
+            and self._has("expose", exposed_ports(spec, image))
             and all(view.record.created < time for time in self._before)
             and all(view.record.created > time for time in self._since)
         )
@@ -77,7 +78,7 @@ class Selection:
 
     def _is_on(self, view: ContainerView, wanted: Collection[str]) -> bool:
         """By name or id, whether it runs or not."""
-        names = set(views.network_names(view, self._networks))
+        names = set(network_names(view, self._networks))
         return any(name in names for name in wanted) or any(
             record.name in names and record.id.startswith(name)
             for record in self._networks.values()

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from hawse_agent.api.docker import views
+from hawse_agent.api.docker.views.times import NEVER, stamp
 from hawse_agent.cgroups import Stats
 from hawse_agent.cgroups.group import BlockIo
 from hawse_agent.engine.views import ContainerView
@@ -24,7 +24,7 @@ _BLKIO = (
 
 def as_json(view: ContainerView, now: Stats | None, before: dict[str, Any] | None) -> dict[str, Any]:
     """`now` is None for a container that has no processes, `before` for the first of a series."""
-    last = before or {"read": views.NEVER, "cpu_stats": _NO_CPU}
+    last = before or {"read": NEVER, "cpu_stats": _NO_CPU}
     shown = {
         "id": view.id,
         "name": f"/{view.name}",
@@ -35,12 +35,12 @@ def as_json(view: ContainerView, now: Stats | None, before: dict[str, Any] | Non
     }
     if now is None:
         nothing = {"cpu_stats": _NO_CPU, "memory_stats": {}, "pids_stats": {}}
-        return {**shown, "read": views.NEVER, **nothing, "blkio_stats": dict.fromkeys(_BLKIO)}
+        return {**shown, "read": NEVER, **nothing, "blkio_stats": dict.fromkeys(_BLKIO)}
     io = {"io_service_bytes_recursive": now.blkio_bytes, "io_serviced_recursive": now.blkio_operations}
     networks = _networks(view)
     return {
         **shown,
-        "read": views.stamp(time.time()),
+        "read": stamp(time.time()),
         "cpu_stats": _cpu(now),
         "memory_stats": {
             "usage": now.memory_usage,

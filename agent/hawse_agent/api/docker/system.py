@@ -7,8 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hawse_agent.api.docker import info, views
+from hawse_agent.api.docker import info
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.views.containers import summary
+from hawse_agent.api.docker.views.events import event_json
+from hawse_agent.api.docker.views.images import image_summary, shared_sizes
+from hawse_agent.api.docker.views.volumes import volume
 from hawse_agent.api.http import Request, Response
 from hawse_agent.api.router import NEWEST, OLDEST, Router, text
 from hawse_agent.engine.engine import Engine
@@ -59,7 +63,7 @@ def routes(router: Router, engine: Engine) -> None:
                     if until is not None and event.time > until:
                         return
                     if _wanted(event, filters):
-                        yield json.dumps(views.event(event)).encode() + b"\n"
+                        yield json.dumps(event_json(event)).encode() + b"\n"
             finally:
                 subscription.close()
 
@@ -75,22 +79,21 @@ def routes(router: Router, engine: Engine) -> None:
         if "image" in asked:
             layers = {layer.diff_id: layer.content_size for image in images for layer in image.layers}
             answer["LayersSize"] = sum(layers.values())
-            shared = views.shared_sizes(images)
+            shared = shared_sizes(images)
             answer["Images"] = [
-                views.image_summary(image, len(engine.images.users(image.id)), shared[image.id])
-                for image in images
+                image_summary(image, len(engine.images.users(image.id)), shared[image.id]) for image in images
             ]
         if "container" in asked:
             by_id = {image.id: image for image in images}
             networks = {record.id: record for record in engine.networks.list()}
             answer["Containers"] = [
-                views.summary(view, by_id.get(view.record.image_id), networks, containers.size(view.id))
+                summary(view, by_id.get(view.record.image_id), networks, containers.size(view.id))
                 for view in containers.list()
             ]
         if "volume" in asked:
             answer["Volumes"] = [
                 {
-                    **views.volume(info),
+                    **volume(info),
                     "UsageData": {
                         "Size": engine.volumes.store.size(info.spec.name),
                         "RefCount": len(engine.volumes.users(info.spec.name)),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 
-from hawse_agent.api.docker import views
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.views import volumes as views
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine

@@ -8,9 +8,18 @@ from typing import Any
 
 import pytest
 
-from hawse_agent.api.docker import views
 from hawse_agent.api.docker.filters import Filters
-from hawse_agent.api.docker.lowering import container_spec
+from hawse_agent.api.docker.lowering.container import container_spec
+from hawse_agent.api.docker.views import (
+    containers,
+    endpoints,
+    events,
+    executions,
+    images,
+    networks,
+    times,
+    volumes,
+)
 from hawse_agent.engine.views import ContainerState, ContainerView, Event, ExecView, HealthEntry, HealthView
 from hawse_agent.errors import InputError
 from hawse_agent.images.image import History, Image, ImageConfig, Layer
@@ -87,7 +96,7 @@ def on_the_shop() -> ContainerView:
 
 
 def inspected(view: ContainerView) -> dict[str, Any]:
-    return views.inspect(view, IMAGE, NETWORKS, PATHS, [])
+    return containers.inspect(view, IMAGE, NETWORKS, PATHS, [])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,7 @@ def inspected(view: ContainerView) -> dict[str, Any]:
     ],
 )
 def test_times(seconds: float, text: str) -> None:
-    assert views.stamp(seconds) == text
+    assert times.stamp(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_times(seconds: float, text: str) -> None:
     ],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
-    assert views.duration(seconds) == text
+    assert times.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -129,23 +138,23 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_status(state: ContainerState, text: str) -> None:
-    assert views.status_text(state, NOW + 5) == text
+    assert containers.status_text(state, NOW + 5) == text
 
 
 def test_a_line_of_the_list() -> None:
-    shown = views.summary(on_the_shop(), IMAGE, NETWORKS)
+    shown = containers.summary(on_the_shop(), IMAGE, NETWORKS)
     assert (shown["Names"], shown["Image"], shown["Command"]) == (["/web"], "box:1", "entry serve")
     assert (shown["State"], shown["Created"]) == ("running", 1_700_000_000)
     assert shown["Ports"] == [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]
     assert shown["Labels"] == {"from": "image"}
     assert shown["NetworkSettings"]["Networks"]["shop"]["IPAddress"] == "10.1.0.2"
     assert "SizeRw" not in shown
-    sized = views.summary(on_the_shop(), IMAGE, NETWORKS, 50)
+    sized = containers.summary(on_the_shop(), IMAGE, NETWORKS, 50)
     assert (sized["SizeRw"], sized["SizeRootFs"]) == (50, 750)
 
 
 def test_an_image_that_is_gone() -> None:
-    shown = views.summary(container(command=("a",)), None, NETWORKS, 50)
+    shown = containers.summary(container(command=("a",)), None, NETWORKS, 50)
     assert (shown["Command"], shown["SizeRootFs"]) == ("a", 50)
 
 
@@ -178,7 +187,7 @@ def test_the_state() -> None:
     )
     shown = inspected(container(replace(RUNNING, status="restarting", health=health)))["State"]
     assert (shown["Running"], shown["Restarting"], shown["Paused"], shown["Pid"]) == (True, True, False, 7)
-    assert shown["FinishedAt"] == views.NEVER
+    assert shown["FinishedAt"] == times.NEVER
     assert shown["Health"]["Log"][0]["Output"] == "well"
     assert "Health" not in inspected(container())["State"]
 
@@ -200,7 +209,7 @@ def test_networks_and_ports() -> None:
 def test_networks_of_one_that_does_not_run(mode: str, names: list[str]) -> None:
     view = container(network_mode=mode)
     assert list(inspected(view)["NetworkSettings"]["Networks"]) == names
-    assert views.network_names(view, NETWORKS) == names
+    assert endpoints.network_names(view, NETWORKS) == names
 
 
 MOUNTS = (
@@ -258,26 +267,26 @@ def test_what_inspect_shows_can_be_asked_for_again() -> None:
 
 
 def test_images() -> None:
-    line = views.image_summary(IMAGE, 2)
+    line = images.image_summary(IMAGE, 2)
     assert (line["RepoTags"], line["Size"], line["Created"], line["Containers"]) == (
         ["box:1"], 700, 1704164645, 2,
     )  # fmt: skip
-    shown = views.image_inspect(IMAGE)
+    shown = images.image_inspect(IMAGE)
     assert shown["Config"]["ExposedPorts"] == {"80/tcp": {}}
     assert shown["RootFS"]["Layers"] == list(IMAGE.diff_ids)
-    newest, oldest = views.image_history(IMAGE)
+    newest, oldest = images.image_history(IMAGE)
     assert (newest["Id"], newest["Size"], newest["CreatedBy"]) == (IMAGE.id, 0, "CMD")
     assert (oldest["Id"], oldest["Size"], oldest["CreatedBy"]) == ("<missing>", 700, "ADD")
 
 
 def test_networks_volumes_executions_and_events() -> None:
     members = [(on_the_shop().endpoints[0], "web")]
-    network = views.network(SHOP, members)
+    network = networks.network(SHOP, members)
     assert network["IPAM"]["Config"] == [{"Subnet": "10.1.0.0/24", "Gateway": "10.1.0.1"}]
     assert network["Containers"][ID]["IPv4Address"] == "10.1.0.2/24"
     volume = VolumeInfo(spec=VolumeSpec(name="data", labels={"a": "b"}), created=NOW, path=Path("/v/_data"))
-    assert views.volume(volume)["CreatedAt"] == "2023-11-14T22:13:20Z"
-    execution = views.execution(
+    assert volumes.volume(volume)["CreatedAt"] == "2023-11-14T22:13:20Z"
+    execution = executions.execution(
         ExecView(
             id="e",
             container=ID,
@@ -297,10 +306,12 @@ def test_networks_volumes_executions_and_events() -> None:
     assert (execution["ExitCode"], execution["Running"], execution["ContainerID"]) == (3, False, ID)
     assert (execution["ProcessConfig"]["arguments"], execution["ProcessConfig"]["user"]) == (["b"], "bob")
     assert (execution["OpenStdin"], execution["OpenStdout"], execution["OpenStderr"]) == (True, True, False)
-    event = views.event(Event(kind="container", action="die", id=ID, attributes={"image": "box"}, time=NOW))
+    event = events.event_json(
+        Event(kind="container", action="die", id=ID, attributes={"image": "box"}, time=NOW)
+    )
     assert (event["status"], event["from"], event["time"]) == ("die", "box", 1_700_000_000)
     assert event["Actor"] == {"ID": ID, "Attributes": {"image": "box"}}
-    assert "status" not in views.event(Event(kind="network", action="create", id="n", time=NOW))
+    assert "status" not in events.event_json(Event(kind="network", action="create", id="n", time=NOW))
 
 
 def test_filters() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from hawse_agent.api.docker.fields import Fields
-from hawse_agent.api.docker.lowering import container_spec, resources, restart_policy
+from hawse_agent.api.docker.lowering.container import container_spec
+from hawse_agent.api.docker.lowering.limits import resources
+from hawse_agent.api.docker.lowering.supervision import restart_policy
 from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.spec.container import (
     ContainerSpec,
