@@ -19,7 +19,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,7 +29,6 @@ from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 from hawse_agent.spec.records import ContainerRecord, EndpointRecord, NetworkRecord, PortRecord
 
-SCHEMA_VERSION = 1
 BALLAST_BYTES = 1024 * 1024
 
 _SCHEMA = """
@@ -53,6 +52,15 @@ CREATE TABLE journal (
 );
 CREATE INDEX journal_by_run ON journal (run);
 """
+_KEPT_LAYERS = """
+CREATE TABLE kept_layers (
+    holder TEXT NOT NULL, diff_id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (holder, diff_id)
+);
+"""
+_STEPS = (_SCHEMA, _KEPT_LAYERS)
+"""From an empty file on; one is added for each change, none is ever changed."""
+
+SCHEMA_VERSION = len(_STEPS)
 
 JOURNAL_KEEP = 10_000
 
@@ -223,6 +231,23 @@ class State:
     def list_tags(self) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in self._read("SELECT reference, image FROM tags")]
 
+    def keep_layers(self, holder: str, layers: Sequence[tuple[str, str]]) -> None:
+        """`layers`: diff_id and document of each."""
+        with self._write("layer") as db:
+            db.execute("DELETE FROM kept_layers WHERE holder = ?", (holder,))
+            db.executemany(
+                "INSERT INTO kept_layers VALUES (?, ?, ?)",
+                [(holder, diff_id, document) for diff_id, document in layers],
+            )
+
+    def drop_layers(self, holder: str) -> None:
+        with self._write("layer", releasing=True) as db:
+            db.execute("DELETE FROM kept_layers WHERE holder = ?", (holder,))
+
+    def kept_layers(self) -> list[tuple[str, str]]:
+        """Holder and document of each."""
+        return [(row[0], row[1]) for row in self._read("SELECT holder, document FROM kept_layers")]
+
     def put_layer_blob(self, blob: str, diff_id: str) -> None:
         with self._write("layer") as db:
             db.execute("INSERT OR REPLACE INTO layer_blobs VALUES (?, ?)", (blob, diff_id))
@@ -317,7 +342,8 @@ class State:
                 hint="upgrade the agent on this host",
             )
         if version < SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            steps = " ".join(_STEPS[version:])
+            self._db.executescript(f"BEGIN; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def _release_ballast_when_full(self) -> None:
         stat = os.statvfs(self._paths.lib)

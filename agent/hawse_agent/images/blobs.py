@@ -94,7 +94,7 @@ class Blobs:
             data = file.read(MAX_JSON + 1)
         if len(data) > MAX_JSON:
             raise InputError(f"{digest} is larger than any manifest or configuration: not an image")
-        if (got := f"sha256:{hashlib.sha256(data).hexdigest()}") != digest:
+        if (got := sha256(data)) != digest:
             self.delete(digest)
             raise _damaged(digest, got)
         return data
@@ -130,7 +130,7 @@ class Blobs:
             raise
 
     def put(self, data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = sha256(data)
         if not self.has(digest):
             with self.writer(digest) as writer:
                 writer.write(data)
@@ -153,6 +153,10 @@ class Blobs:
         """All of them, with the time of their arrival."""
         for entry in os.scandir(self._directory):
             yield f"sha256:{entry.name}", entry.stat().st_mtime
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def parse_json(data: bytes, what: str) -> dict[str, Any]:

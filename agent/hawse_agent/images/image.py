@@ -11,6 +11,7 @@ from typing import Any
 
 from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.images.blobs import parse_json
+from hawse_agent.images.manifest import Descriptor
 from hawse_agent.spec.container import HealthCheck
 
 
@@ -56,6 +57,10 @@ class Layer:
     content_size: int = 0
     """Bytes of the files in it."""
 
+    @property
+    def blob(self) -> Descriptor:
+        return Descriptor(digest=self.digest, size=self.size, media_type=self.media_type)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:
@@ -65,6 +70,8 @@ class ImageRecord:
     config: str
     layers: tuple[Layer, ...]
     added: float
+    parent: str = ""
+    """The image that it was made from on this host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,8 @@ class Image:
     repo_digests: tuple[str, ...] = ()
     """`nginx@sha256:…` of the manifest, when it was pulled."""
     added: float = 0.0
+    parent: str = ""
+    """The image that it was made from on this host, which may be gone."""
 
     @property
     def history_sizes(self) -> tuple[int, ...]:
@@ -119,6 +128,7 @@ def image_of(image_id: str, record: ImageRecord, tags: tuple[str, ...], digests:
         repo_tags=tags,
         repo_digests=digests,
         added=record.added,
+        parent=record.parent,
     )
 
 

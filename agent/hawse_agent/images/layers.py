@@ -20,9 +20,9 @@ from hawse_agent.images.compression import Readable, plain
 from hawse_agent.images.extract import Extractor
 from hawse_agent.images.tar import Entry, TarError, TarReader
 
-_OPAQUE = "trusted.overlay.opaque"
-_WHITEOUT = ".wh."
-_WHITEOUT_OPAQUE = ".wh..wh..opq"
+OPAQUE = "trusted.overlay.opaque"
+WHITEOUT = ".wh."
+WHITEOUT_OPAQUE = ".wh..wh..opq"
 _WHITEOUT_META = ".wh..wh."
 """aufs kept its own files under such names; Docker skips them."""
 
@@ -97,15 +97,15 @@ class LayerExtractor(Extractor):
     def _took_place(self, directory: int, of: os.stat_result) -> None:
         """`.wh.x` before `x/`: the directory hides the lower one whole."""
         if stat.S_ISCHR(of.st_mode) and of.st_rdev == 0:
-            os.setxattr(directory, _OPAQUE, b"y")
+            os.setxattr(directory, OPAQUE, b"y")
 
     def _is_special(self, parent: int, name: str, entry: Entry) -> bool:
-        if not name.startswith(_WHITEOUT):
+        if not name.startswith(WHITEOUT):
             return False
-        if name == _WHITEOUT_OPAQUE:
-            os.setxattr(f"/proc/self/fd/{parent}", _OPAQUE, b"y")  # an O_PATH fd itself is not taken
+        if name == WHITEOUT_OPAQUE:
+            os.setxattr(f"/proc/self/fd/{parent}", OPAQUE, b"y")  # an O_PATH fd itself is not taken
         elif not name.startswith(_WHITEOUT_META):
-            self._whiteout(parent, name.removeprefix(_WHITEOUT), entry)
+            self._whiteout(parent, name.removeprefix(WHITEOUT), entry)
         return True
 
     def _whiteout(self, parent: int, hidden: str, entry: Entry) -> None:
@@ -116,4 +116,4 @@ class LayerExtractor(Extractor):
         except FileExistsError:
             # A whiteout hides what lower layers have, never what this layer has, whichever comes first.
             if stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.setxattr(f"/proc/self/fd/{parent}/{hidden}", _OPAQUE, b"y", follow_symlinks=False)
+                os.setxattr(f"/proc/self/fd/{parent}/{hidden}", OPAQUE, b"y", follow_symlinks=False)

@@ -4,16 +4,19 @@
     layers/<hex>/         an unpacked layer, shared by every image that has it
     table                 id → record, name → id: what counts; files that it does not name are litter
 
-An image is added in this order: unpack into incoming/, sync, rename, record. So a record never names half a
-layer, and what a crash leaves is litter, swept at the next start. Removal goes the other way round.
+An image is added in this order: unpack into incoming/, rename, sync, record. So a record never names half a
+layer, and what a crash leaves is litter, swept at the next start. Removal goes the other way round. Many may
+add at a time: each holds what it needs (`hold`), and a layer is unpacked by one of them.
+
+A layer that was made here, by commit or a build, is kept as an uncompressed tar beside its directory. Making
+the tar anew from the directory whenever it is wanted would save that space; but then the identity of an image
+would rest on every later agent writing the same bytes, and push, save and transfer would each walk the tree.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,17 +28,20 @@ from typing import Protocol
 
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError
 from hawse_agent.images import layers, manifest, reference
-from hawse_agent.images.blobs import Blobs, BlobWriter, disk, parse_json
+from hawse_agent.images.blobs import Blobs, BlobWriter, disk, parse_json, sha256
+from hawse_agent.images.directories import LayerDirectories
+from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image, ImageConfig, ImageRecord, Layer, diff_ids, image_of
 from hawse_agent.images.manifest import Descriptor, Manifest
-from hawse_agent.linux import libc, tree
+from hawse_agent.images.pack import Packed
+from hawse_agent.images.turns import Turns
+from hawse_agent.linux import tree
 from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 
 __all__ = ["Image", "ImageConfig", "ImageStore", "Table"]
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
-_EMPTY_LAYER = "empty"
 _UNCLAIMED_BLOB_SECONDS = 24 * 3600.0
 """A blob that no image names may belong to an upload that goes on after a restart."""
 
@@ -51,6 +57,9 @@ class Table(Protocol):
     def get_tag(self, reference: str) -> str | None: ...
     def delete_tag(self, reference: str) -> None: ...
     def list_tags(self) -> list[tuple[str, str]]: ...
+    def keep_layers(self, holder: str, layers: Sequence[tuple[str, str]]) -> None: ...
+    def drop_layers(self, holder: str) -> None: ...
+    def kept_layers(self) -> list[tuple[str, str]]: ...
 
 
 InUse = Callable[[str], list[str]]
@@ -79,6 +88,9 @@ class ImageStore:
         for directory in (paths.blobs, paths.layers, paths.incoming):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.blobs = Blobs(paths)
+        self._directories = LayerDirectories(paths)
+        self._holds: list[Hold] = []
+        self._unpacking = Turns()
         self._sweep()
 
     # -- reading ---------------------------------------------------------------------------------
@@ -100,10 +112,8 @@ class ImageStore:
     def layer_dirs(self, image: Image) -> tuple[Path, ...]:
         """Topmost first. A layer that occurs twice is mounted at its topmost place: overlayfs refuses two."""
         if not image.diff_ids:
-            empty = self._paths.layers / _EMPTY_LAYER
-            empty.mkdir(mode=0o755, exist_ok=True)
-            return (empty,)
-        return tuple(self._layer_path(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids)))
+            return (self._directories.empty(),)
+        return tuple(self._directories.path(diff_id) for diff_id in dict.fromkeys(reversed(image.diff_ids)))
 
     def missing_blobs(self, digests: Iterable[str]) -> Digests:
         return self.blobs.missing(digests)
@@ -116,33 +126,51 @@ class ImageStore:
         """A blob to be written; it is kept when the block ends well and the digest is right."""
         return self.blobs.writer(digest, size)
 
-    def commit_manifest(self, digest: str, references: Iterable[str] = ()) -> Image:
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """While the block runs nothing of what is in the hold is collected."""
+        hold = Hold(self._lock)
+        with self._lock:
+            self._holds.append(hold)
+        try:
+            yield hold
+        finally:
+            self._end(hold)
+
+    def commit_manifest(self, digest: str, references: Iterable[str] = (), *, parent: str = "") -> Image:
         """Make an image of blobs that are here: unpack what is new and name it.
 
-        An index stands for its image of this host's platform. Raises NotFound for a blob that is missing.
+        An index stands for its image of this host's platform. `parent`: the image that it was made from on
+        this host. Raises NotFound for a blob that is missing.
         """
         names = [reference.canonical(name) for name in references]
-        with self._lock:
-            digest, parsed = self._resolve(digest)
-            missing = self.blobs.missing(
-                dict.fromkeys([parsed.config.digest, *(layer.digest for layer in parsed.layers)])
-            )
+        with self.hold() as hold:
+            digest, parsed = self._resolve(digest, hold)
+            wanted = dict.fromkeys([parsed.config.digest, *(layer.digest for layer in parsed.layers)])
+            hold.add_blobs(wanted)
+            missing = self.blobs.missing(wanted)
             if missing:
                 raise NotFound(f"image {digest} cannot be made: blob {missing[0]} is not on this host")
             image_id = parsed.config.digest
-            raw = self.blobs.read(image_id)
-            record = self._record(digest, image_id, raw, parsed)
-            with self._unpacked(record) as record:
-                self._put(image_id, record)
-            for name in names:
-                self._table.put_tag(name, image_id)
-            return self.get(image_id)
+            record = self._record(digest, image_id, self.blobs.read(image_id), parsed)
+            unpacked = tuple(self._unpacked(layer, hold) for layer in record.layers)
+            self._directories.sync()
+            with self._lock:
+                self._put(image_id, replace(record, layers=unpacked, parent=parent))
+                for name in names:
+                    self._table.put_tag(name, image_id)
+                return self.get(image_id)
 
     def create(
-        self, config: bytes, layer_blobs: Sequence[Descriptor], references: Iterable[str] = ()
+        self,
+        config: bytes,
+        layer_blobs: Sequence[Descriptor],
+        references: Iterable[str] = (),
+        *,
+        parent: str = "",
     ) -> Image:
-        """An image of a configuration and layers whose blobs are here."""
-        config_digest = self.blobs.put(config)
+        """An image of a configuration and layers whose blobs are here (`Layer.blob`)."""
+        config_digest = sha256(config)
         document = {
             "schemaVersion": 2,
             "mediaType": manifest.OCI_MANIFEST,
@@ -154,20 +182,81 @@ class ImageStore:
             "layers": [layer.to_json() for layer in layer_blobs],
         }
         data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-        digest = self.blobs.put(data)
-        try:
-            return self.commit_manifest(digest, references)
-        except HawseError:
-            self.forget_blobs([digest, config_digest])
-            raise
+        with self.hold() as hold:
+            for blob in (config, data):
+                self._put_blob(blob, hold)
+            return self.commit_manifest(sha256(data), references, parent=parent)
+
+    def add_layer(self, upper: Path, hold: Hold, *, take: bool = False) -> Layer:
+        """A layer of what an overlay's upper directory has. It stays as long as the hold, an image that is
+        made of it meanwhile, or `keep_layers` needs it.
+
+        `take`: the directory itself becomes the layer's. It must lie on the store's file system, nobody may
+        use it any more, and it is gone afterwards. Otherwise it is only read, and copied. Raises HostRefused
+        for a file that no layer can hold, OutOfSpace.
+        """
+        packed = Packed(upper)
+        with disk(f"read {upper}"), self.blob_writer() as writer:
+            for piece in packed:
+                writer.write(piece)
+            diff_id = writer.digest
+            self._hold_blob(diff_id, hold)
+        layer = Layer(
+            digest=diff_id,
+            media_type=manifest.OCI_LAYER,
+            size=writer.size,
+            diff_id=diff_id,
+            tar_size=writer.size,
+            content_size=packed.content_size,
+        )
+        if not take:
+            return self._unpacked(layer, hold)
+        with self._unpacking.turn(diff_id):
+            if (known := self._known(diff_id, hold)) is None:
+                with self._lock:
+                    self._directories.publish(upper, diff_id)
+                    hold.add_layer(layer)
+                return layer
+        with disk(f"remove {upper}"):
+            tree.remove(upper)
+        return known
 
     def known_layer(self, diff_id: str) -> Layer | None:
-        """A layer that an image already has, whatever blob it came as."""
-        for record in self._records().values():
-            for layer in record.layers:
-                if layer.diff_id == diff_id and self.blobs.has(layer.digest):
-                    return layer
-        return None
+        """A layer that somebody has already, whatever blob it came as."""
+        with self._lock:
+            return next(
+                (
+                    layer
+                    for layer in self._named_layers()
+                    if layer.diff_id == diff_id and self.blobs.has(layer.digest)
+                ),
+                None,
+            )
+
+    # -- layers that are kept without an image -------------------------------------------------------
+
+    def keep_layers(self, holder: str, layers: Iterable[Layer]) -> None:
+        """They are not collected until `drop_layers` of the same holder, over restarts too: the cache of
+        builds. Replaces what the holder had."""
+        self._directories.sync()
+        self._table.keep_layers(holder, [(layer.diff_id, codec.dumps(layer)) for layer in layers])
+
+    def drop_layers(self, holder: str) -> None:
+        """What nobody else names goes."""
+        with self._lock:
+            dropped = [layer for name, layer in self._kept_layers() if name == holder]
+            self._table.drop_layers(holder)
+            graves = self._collect({layer.digest for layer in dropped}, {layer.diff_id for layer in dropped})
+        self._bury(graves)
+
+    def kept_layers(self) -> dict[str, Sequence[Layer]]:
+        """By holder."""
+        found: dict[str, list[Layer]] = {}
+        for holder, layer in self._kept_layers():
+            found.setdefault(holder, []).append(layer)
+        return dict(found)
+
+    # -- blobs ------------------------------------------------------------------------------------
 
     def forget_blobs(self, digests: Iterable[str]) -> None:
         """Delete those that no image names."""
@@ -264,24 +353,33 @@ class ImageStore:
 
     def _delete(self, image: Image) -> Removed:
         self._table.delete_image(image.id)
-        wanted = self._wanted_blobs()
-        own = {image.id, image.manifest, *(layer.digest for layer in image.layers)}
         with disk(f"remove image {_short(image.id)}"):
-            for digest in own - wanted:
-                self.blobs.delete(digest)
-            for diff_id in set(image.diff_ids) - self._layer_sizes().keys():
-                self._discard(self._layer_path(diff_id))
+            own = {image.id, image.manifest, *(layer.digest for layer in image.layers)}
+            self._bury(self._collect(own, set(image.diff_ids)))
         return [{"Deleted": image.id}]
+
+    def _collect(self, blobs: set[str], diff_ids: set[str]) -> Sequence[Path]:
+        """Those that nobody names; returns what remains to be buried. Under the lock."""
+        for digest in blobs - self._wanted_blobs():
+            self.blobs.delete(digest)
+        gone = diff_ids - {layer.diff_id for layer in self._named_layers()}
+        return [self._directories.take_away(diff_id) for diff_id in sorted(gone)]
+
+    def _bury(self, graves: Sequence[Path]) -> None:
+        with disk("remove layers"):
+            self._directories.bury(graves)
 
     # -- making an image -------------------------------------------------------------------------
 
-    def _resolve(self, digest: str) -> tuple[str, Manifest]:
+    def _resolve(self, digest: str, hold: Hold) -> tuple[str, Manifest]:
         """The manifest of this host's platform, and its digest."""
+        hold.add_blobs([digest])
         document = self.blobs.read_json(digest)
         for _ in range(3):  # an index may hold an index
             if not manifest.is_index(document):
                 return digest, manifest.parse(document, digest)
             digest = manifest.choose(document, manifest.host_platform(), digest).digest
+            hold.add_blobs([digest])
             document = self.blobs.read_json(digest)
         raise InputError(f"{digest} is an index in an index in an index")
 
@@ -311,44 +409,26 @@ class ImageStore:
         image_of(image_id, record, (), ())
         return record
 
-    @contextmanager
-    def _unpacked(self, record: ImageRecord) -> Iterator[ImageRecord]:
-        """The record with the sizes of its layers, which are all unpacked while the block runs.
+    def _unpacked(self, layer: Layer, hold: Hold) -> Layer:
+        """The layer with its sizes, unpacked and held. One that is here already is taken by its diff_id; that
+        its new blob holds the same is not looked at."""
+        with self._unpacking.turn(layer.diff_id):
+            known = self._known(layer.diff_id, hold)
+            if known is None:
+                with self._directories.fresh() as directory:
+                    known = self._unpack(layer, directory)
+                    with self._lock:
+                        self._directories.publish(directory, layer.diff_id)
+                        hold.add_layer(known)
+        return replace(layer, tar_size=known.tar_size, content_size=known.content_size)
 
-        When the block fails, those that were unpacked for it are removed again. A layer that is here already
-        is taken by its diff_id; that its new blob holds the same is not looked at.
-        """
-        known = {layer.diff_id: layer for other in self._records().values() for layer in other.layers}
-        fresh: dict[str, Path] = {}
-        try:
-            for layer in record.layers:
-                if layer.diff_id not in known:
-                    fresh[layer.diff_id] = directory = self._temporary()
-                    known[layer.diff_id] = self._unpack(layer, directory)
-            if fresh:
-                with disk("keep layers"):
-                    self._sync()
-                    for diff_id, directory in fresh.items():
-                        path = self._layer_path(diff_id)
-                        if path.exists():
-                            self._discard(path)  # litter: no record names it
-                        os.rename(directory, path)
-                        fresh[diff_id] = path
-            yield replace(
-                record,
-                layers=tuple(
-                    replace(
-                        layer,
-                        tar_size=known[layer.diff_id].tar_size,
-                        content_size=known[layer.diff_id].content_size,
-                    )
-                    for layer in record.layers
-                ),
-            )
-        except BaseException:
-            for directory in fresh.values():
-                tree.remove(directory)
-            raise
+    def _known(self, diff_id: str, hold: Hold) -> Layer | None:
+        """A layer that somebody has; the hold has it as well then."""
+        with self._lock:
+            known = next((layer for layer in self._named_layers() if layer.diff_id == diff_id), None)
+            if known is not None:
+                hold.add_layer(known)
+            return known
 
     def _unpack(self, layer: Layer, directory: Path) -> Layer:
         try:
@@ -369,6 +449,24 @@ class ImageStore:
         self._table.put_image(image_id, codec.dumps(record))
         if old is not None:
             self.forget_blobs([old.manifest, *(layer.digest for layer in old.layers)])
+
+    def _put_blob(self, data: bytes, hold: Hold) -> None:
+        with self.blob_writer(sha256(data)) as writer:
+            writer.write(data)
+            self._hold_blob(writer.digest, hold)
+
+    def _hold_blob(self, digest: str, hold: Hold) -> None:
+        """It is about to appear."""
+        with self._lock:
+            hold.add_blobs([digest], fresh=not self.blobs.has(digest))
+
+    def _end(self, hold: Hold) -> None:
+        with self._lock:
+            self._holds.remove(hold)
+            for other in self._holds:  # who has it as well decides later
+                other.fresh |= hold.fresh & other.blobs
+            graves = self._collect(hold.fresh, set(hold.layers))
+        self._bury(graves)
 
     # -- internals -------------------------------------------------------------------------------
 
@@ -398,55 +496,33 @@ class ImageStore:
     def _records(self) -> dict[str, ImageRecord]:
         return {image_id: _parsed(document) for image_id, document in self._table.list_images()}
 
+    def _kept_layers(self) -> Sequence[tuple[str, Layer]]:
+        return [(holder, codec.loads(Layer, text)) for holder, text in self._table.kept_layers()]
+
+    def _named_layers(self) -> Iterator[Layer]:
+        """All that is not to be collected."""
+        for record in self._records().values():
+            yield from record.layers
+        for hold in self._holds:
+            yield from hold.layers.values()
+        for _, layer in self._kept_layers():
+            yield layer
+
     def _wanted_blobs(self) -> set[str]:
-        wanted: set[str] = set()
+        wanted = {layer.digest for layer in self._named_layers()}
         for image_id, record in self._records().items():
-            wanted |= {image_id, record.manifest, *(layer.digest for layer in record.layers)}
+            wanted |= {image_id, record.manifest}
+        for hold in self._holds:
+            wanted |= hold.blobs
         return wanted
 
     def _layer_sizes(self) -> dict[str, int]:
-        return {
-            layer.diff_id: layer.content_size
-            for record in self._records().values()
-            for layer in record.layers
-        }
-
-    def _layer_path(self, diff_id: str) -> Path:
-        return self._paths.layers / diff_id.removeprefix("sha256:")
-
-    def _temporary(self) -> Path:
-        with disk("unpack a layer"):
-            directory = Path(tempfile.mkdtemp(dir=self._paths.incoming, prefix="layer-"))
-            directory.chmod(0o755)  # the root of a tar that has no entry for it
-        return directory
-
-    def _discard(self, path: Path) -> None:
-        """Out of its place at once, then away."""
-        if path.exists():
-            grave = Path(tempfile.mkdtemp(dir=self._paths.incoming, prefix="gone-"))
-            path.rename(grave / path.name)
-            tree.remove(grave)
-
-    def _sync(self) -> None:
-        """What was unpacked survives a power cut before a record names it."""
-        fd = os.open(self._paths.layers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            libc.syscall("syncfs", fd, what=f"sync {self._paths.layers}")
-        finally:
-            os.close(fd)
+        return {layer.diff_id: layer.content_size for layer in self._named_layers()}
 
     def _sweep(self) -> None:
         """Litter of a crash: partial files, layers that no record names, blobs that nobody came back for."""
-        with disk(f"clear {self._paths.incoming}"):
-            for path in self._paths.incoming.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    tree.remove(path)
-                else:
-                    path.unlink()
-            named = {self._layer_path(diff_id).name for diff_id in self._layer_sizes()}
-            for path in self._paths.layers.iterdir():
-                if path.name not in named and path.name != _EMPTY_LAYER:
-                    self._discard(path)
+        self._directories.sweep(self._layer_sizes().keys())
+        with disk("clear the blobs"):
             wanted, limit = self._wanted_blobs(), time.time() - _UNCLAIMED_BLOB_SECONDS
             for digest, arrived in list(self.blobs.digests()):
                 if digest not in wanted and arrived < limit:

@@ -34,6 +34,8 @@ class TarWriter:
         self._warnings = warnings
         self._ids = ids
         self._links: dict[tuple[int, int], bytes] = {}
+        self.content_size = 0
+        """Bytes of the files written so far, holes counted."""
 
     def directory(self, root: int, prefix: bytes) -> Generator[bytes, None, None]:
         """An opened directory with all that is in it. `prefix` is put before each name, and is the name of
@@ -55,7 +57,7 @@ class TarWriter:
             try:
                 if shown:
                     name = os.fsencode(shown if shown.endswith("/") else f"{shown}/")
-                    yield _header(name, os.fstat(fd), b"5", xattrs=_xattrs(fd), ids=self._ids)
+                    yield header(name, os.fstat(fd), b"5", xattrs=self._xattrs(fd), ids=self._ids)
                 inside = f"{path}/" if path else ""
                 below = yield from self._inside(fd, prefix + os.fsencode(inside))
             finally:
@@ -99,7 +101,7 @@ class TarWriter:
         kind = stat.S_IFMT(status.st_mode)
         key = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and key in self._links:
-            yield _header(name, status, b"1", link=self._links[key], ids=self._ids)
+            yield header(name, status, b"1", link=self._links[key], ids=self._ids)
             return
         itself = f"/proc/self/fd/{fd}"
         if kind == stat.S_IFREG:
@@ -113,13 +115,14 @@ class TarWriter:
             return
         else:
             link = os.fsencode(os.readlink("", dir_fd=fd)) if kind == stat.S_IFLNK else b""
-            yield _header(name, status, _LETTERS[kind], link=link, xattrs=_xattrs(itself), ids=self._ids)
+            yield header(name, status, _LETTERS[kind], link=link, xattrs=self._xattrs(itself), ids=self._ids)
         if status.st_nlink > 1:
             self._links[key] = name
 
     def _file(self, fd: int, name: bytes) -> Iterator[bytes]:
         status = os.fstat(fd)
-        xattrs = _xattrs(fd)
+        xattrs = self._xattrs(fd)
+        self.content_size += status.st_size
         segments = [(0, status.st_size)]
         if status.st_blocks * BLOCK < status.st_size and (found := _segments(fd, status.st_size)) != segments:
             segments = found
@@ -127,10 +130,10 @@ class TarWriter:
             table = b"".join(b"%d\n" % number for number in numbers)
             table += bytes(-len(table) % BLOCK)
             stored = len(table) + sum(size for _, size in segments)
-            yield _header(name, status, b"0", size=stored, sparse=True, xattrs=xattrs, ids=self._ids)
+            yield header(name, status, b"0", size=stored, sparse=True, xattrs=xattrs, ids=self._ids)
             yield table
         else:
-            yield _header(name, status, b"0", size=status.st_size, xattrs=xattrs, ids=self._ids)
+            yield header(name, status, b"0", size=status.st_size, xattrs=xattrs, ids=self._ids)
         stored = 0
         for offset, size in segments:
             yield from _data(fd, offset, size)
@@ -140,6 +143,9 @@ class TarWriter:
         after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             self._warnings.append(f"{os.fsdecode(name)}: file changed as we read it")
+
+    def _xattrs(self, target: int | str) -> dict[str, bytes]:
+        return xattrs_of(target)
 
     def _removed(self, shown: str) -> None:
         self._warnings.append(f"{shown}: removed before it was read")
@@ -175,7 +181,7 @@ def _segments(fd: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
-def _xattrs(target: int | str) -> dict[str, bytes]:
+def xattrs_of(target: int | str) -> dict[str, bytes]:
     """Of an opened file, or of what a path in /proc/self/fd stands for, a link itself included."""
     found = {}
     try:
@@ -188,7 +194,7 @@ def _xattrs(target: int | str) -> dict[str, bytes]:
     return found
 
 
-def _header(
+def header(
     name: bytes,
     status: os.stat_result,
     letter: bytes,
