@@ -62,6 +62,11 @@ class Paths:
         return self.lib / "incoming"
 
     @property
+    def partial(self) -> Path:
+        """Blobs that have come in part, by digest: kept over restarts, for the rest to follow."""
+        return self.lib / "partial"
+
+    @property
     def mountpoints(self) -> Path:
         """The lowest layer of every container: empty directories and files for what is mounted into it.
         Alone in its directory, since with user namespaces that is mounted once more."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tests.support.agent import BUSYBOX, AgentUnderTest
 from hawse.fleet import volumes
 from hawse.fleet.client import AgentClient, Identity
 from hawse.fleet.connect import socket_agent
-from hawse_agent.errors import HawseError, InputError, NotFound, PlanChanged, ProtocolError
+from hawse_agent.errors import HawseError, InputError, NotFound, PlanChanged, ProtocolError, Unreachable
 from hawse_agent.spec.host import HostSpec, Item, TaskSpec
 
 pytestmark = pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)")
@@ -95,6 +97,35 @@ def test_an_image_comes_blob_by_blob(agent: AgentUnderTest, client: AgentClient)
     agent.client.images.remove("app:1")
     with pytest.raises(NotFound):
         client.commit_image(imagefiles.sha256(b"nothing"), [])
+
+
+def test_a_blob_goes_on_where_a_killed_daemon_stopped(agent: AgentUnderTest, client: AgentClient) -> None:
+    data = os.urandom(3 << 20)
+    digest, half = imagefiles.sha256(data), 1 << 20
+    sent = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield data[:half]
+        sent.wait()
+        agent.kill()
+        yield data[half:]
+
+    def watch() -> None:
+        path = agent.root / "lib/partial" / digest.removeprefix("sha256:")
+        while not path.exists() or path.stat().st_size < half:
+            time.sleep(0.01)
+        sent.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    with client.second() as bulk, pytest.raises(Unreachable):
+        bulk.upload_blob(digest, pieces(), len(data))
+    agent.start()
+    with client.second() as bulk:
+        assert bulk.blob_offset(digest) == half
+        bulk.upload_blob(digest, [data[half:]], len(data), offset=half)
+        assert bulk.blob_offset(digest) is None
+        with bulk.download_blob(digest, offset=half) as rest:
+            assert b"".join(rest) == data[half:]
 
 
 def test_a_volume_goes_out_and_comes_back(agent: AgentUnderTest, client: AgentClient) -> None:

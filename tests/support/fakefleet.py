@@ -70,7 +70,10 @@ class FakeAgent:
     def second(self) -> FakeAgent:
         return self
 
-    def upload_blob(self, digest: str, pieces: Iterable[bytes], size: int) -> None:
+    def blob_offset(self, digest: str) -> int | None:
+        return None if digest in self.blobs else 0
+
+    def upload_blob(self, digest: str, pieces: Iterable[bytes], size: int, *, offset: int) -> None:
         self.asked.append("upload")
         data = b"".join(pieces)
         assert len(data) == size and f"sha256:{hashlib.sha256(data).hexdigest()}" == digest

@@ -96,7 +96,7 @@ class Blobs:
             raise InputError(f"{digest} is larger than any manifest or configuration: not an image")
         if (got := sha256(data)) != digest:
             self.delete(digest)
-            raise _damaged(digest, got)
+            raise damaged(digest, got)
         return data
 
     def read_json(self, digest: str) -> dict[str, Any]:
@@ -119,15 +119,19 @@ class Blobs:
                 if size is not None and writer.size != size:
                     raise ProtocolError(f"{digest or 'a blob'} came with {writer.size} bytes, not {size}")
                 if digest is not None and writer.digest != digest:
-                    raise _damaged(digest, writer.digest)
-                with disk(f"keep {writer.digest}"):
-                    os.fchmod(file.fileno(), 0o644)
-                    os.fsync(file.fileno())
-                    os.rename(name, self.path(writer.digest))
-                    _sync_directory(self._directory)
+                    raise damaged(digest, writer.digest)
+                self.keep(file, Path(name), writer.digest)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def keep(self, file: BinaryIO, path: Path, digest: str) -> None:
+        """A whole and verified file becomes the blob, for good."""
+        with disk(f"keep {digest}"):
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+            path.rename(self.path(digest))
+            _sync_directory(self._directory)
 
     def put(self, data: bytes) -> str:
         digest = sha256(data)
@@ -147,7 +151,7 @@ class Blobs:
                 seen.update(piece)
         if (got := f"sha256:{seen.hexdigest()}") != digest:
             self.delete(digest)
-            raise _damaged(digest, got)
+            raise damaged(digest, got)
 
     def digests(self) -> Iterator[tuple[str, float]]:
         """All of them, with the time of their arrival."""
@@ -178,7 +182,7 @@ def _no_blob(digest: str) -> NotFound:
     return NotFound(f"no such blob on this host: {digest}", hint="send it, then commit the image again")
 
 
-def _damaged(digest: str, got: str) -> ProtocolError:
+def damaged(digest: str, got: str) -> ProtocolError:
     return ProtocolError(
         f"blob {digest} is damaged: its digest is {got}; it was removed", hint="send or pull it again"
     )

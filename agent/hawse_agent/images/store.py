@@ -34,6 +34,7 @@ from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image, ImageConfig, ImageRecord, Layer, diff_ids, image_of
 from hawse_agent.images.manifest import Descriptor, Manifest
 from hawse_agent.images.pack import Packed
+from hawse_agent.images.partial import Partials
 from hawse_agent.images.turns import Turns
 from hawse_agent.linux import tree
 from hawse_agent.paths import Paths
@@ -88,6 +89,7 @@ class ImageStore:
         for directory in (paths.blobs, paths.layers, paths.incoming):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.blobs = Blobs(paths)
+        self.partials = Partials(paths, self.blobs)
         self._directories = LayerDirectories(paths)
         self._holds: list[Hold] = []
         self._unpacking = Turns()

@@ -9,13 +9,17 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import ask, each
 from hawse.cli.verb import Verb
 from hawse.images.reference import familiar
 from hawse.report.text import age, columns, short_size
+from hawse_agent.errors import Unreachable
+
+if TYPE_CHECKING:
+    from hawse.fleet.client import AgentClient
 
 
 def _ls(context: Context, options: argparse.Namespace) -> int:
@@ -118,12 +122,17 @@ def _send(context: Context, options: argparse.Namespace) -> int:
             def sent(done: int, total: int) -> None:
                 progress.note(name, f"{short_size(done)} of {short_size(total)} sent")
 
-            progress.note(name, "connecting")
-            if place.host is None:
-                client = context.at(place)
-            else:
-                client = context.agent(place.host, say=lambda text: progress.note(name, text))
-            return send(client, context.images, source, progress=sent)
+            def connect() -> AgentClient:
+                progress.note(name, "connecting")
+                if place.host is None:
+                    return context.at(place)
+                return context.agent(place.host, say=lambda text: progress.note(name, text))
+
+            def lost(error: Unreachable) -> None:
+                context.cut(name)
+                progress.note(name, f"{error.message}; once more")
+
+            return send(connect, context.images, source, progress=sent, lost=lost)
 
         ids, code = each(context, places, work)
     for host, identity in ids.items():

@@ -240,9 +240,24 @@ class AgentClient:
         answer = self.json("POST", "/hawse/v1/blobs/missing", data={"digests": list(digests)})
         return tuple(_mapping(answer)["missing"])
 
-    def upload_blob(self, digest: str, pieces: Iterable[bytes], size: int) -> None:
-        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        self.request("PUT", f"/hawse/v1/blobs/{digest}", body=pieces, headers=headers, timeout=300.0)
+    def blob_offset(self, digest: str) -> int | None:
+        """Bytes of a blob that the host has already; None when it has it whole. Waits for who sends it."""
+        answer = _mapping(self.json("GET", f"/hawse/v1/blobs/{digest}/offset", timeout=LONG))
+        return None if answer["whole"] else int(answer["offset"])
+
+    def upload_blob(self, digest: str, pieces: Iterable[bytes], size: int, *, offset: int = 0) -> None:
+        """`pieces` are what follows after `offset` bytes of the blob's `size`."""
+        headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
+        query = {"offset": offset} if offset else None
+        path = f"/hawse/v1/blobs/{digest}"
+        self.request("PUT", path, query=query, body=pieces, headers=headers, timeout=300.0)
+
+    @contextmanager
+    def download_blob(self, digest: str, *, offset: int = 0) -> Iterator[Iterator[bytes]]:
+        """What follows after `offset` bytes of a blob."""
+        query = {"offset": offset} if offset else None
+        with self.open("GET", f"/hawse/v1/blobs/{digest}", query=query) as response:
+            yield response.chunks()
 
     def commit_image(self, manifest: str, references: Iterable[str]) -> str:
         """Unpacks and tags an image whose blobs are all there; gives its id."""

@@ -1,47 +1,136 @@
-"""Sends an image to an agent: only the blobs that the host lacks."""
+"""Sends an image to an agent: only the blobs that the host lacks, each from where an earlier try stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from hawse.fleet.client import AgentClient
 from hawse.images.store import ImageStore
+from hawse_agent.errors import Conflict, NotFound, Unreachable
 from hawse_agent.spec.host import ImageSource
 
 Progress = Callable[[int, int], None]
-"""Hears of (bytes sent, bytes to send)."""
+"""Hears of (bytes that the host has, bytes that it needs)."""
+
+_TRIES = 4
+"""How often a host is tried again without a byte more having come there."""
+_ROUNDS = 3
+"""How often blobs may vanish there, by a prune of others, between being sent and being named."""
 
 
 def send(
-    client: AgentClient,
+    connect: Callable[[], AgentClient],
     store: ImageStore,
     source: ImageSource,
     *,
     progress: Progress = lambda sent, total: None,
+    lost: Callable[[Unreachable], None] = lambda error: None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Makes the image present under its name on the host; gives its id there."""
-    with client.second() as bulk:
-        upload(bulk, store, bulk.missing_blobs(source.blobs), progress=progress)
-        return bulk.commit_image(source.manifest, (source.reference,))
+    """Makes the image present under its name on the host; gives its id there.
+
+    `connect` is called again when the connection is lost (then `lost` hears why) or the daemon replaced; the
+    transfer goes on from there. Raises Unreachable when that does not help.
+    """
+    reached, failures = -1, 0
+
+    def noted(sent: int, total: int) -> None:
+        nonlocal reached, failures
+        if sent > reached:
+            reached, failures = sent, 0
+        progress(sent, total)
+
+    transfer = _Transfer(store, source, noted)
+    while True:
+        try:
+            with connect().second() as bulk:
+                return transfer.run(bulk)
+        except Unreachable as error:
+            failures += 1
+            if failures >= _TRIES:
+                raise
+            lost(error)
+            pause(2.0 ** (failures - 1))
+
+
+class _Transfer:
+    """One image to one host; `run` again after a cut goes on."""
+
+    def __init__(self, store: ImageStore, source: ImageSource, progress: Progress) -> None:
+        self._store, self._source, self._progress = store, source, progress
+        self._needed = 0
+
+    def run(self, client: AgentClient) -> str:
+        for left in reversed(range(_ROUNDS)):
+            upload(
+                client,
+                self._store,
+                client.missing_blobs(self._source.blobs),
+                progress=self._of_all_that_is_needed,
+            )
+            try:
+                return client.commit_image(self._source.manifest, (self._source.reference,))
+            except NotFound:
+                if not left:
+                    raise
+        raise AssertionError
+
+    def _of_all_that_is_needed(self, sent: int, total: int) -> None:
+        """`total` is what was missing at the last look; what came before that counts, too."""
+        self._needed = max(self._needed, total)
+        self._progress(self._needed - total + sent, self._needed)
 
 
 def upload(
     client: AgentClient,
     store: ImageStore,
-    digests: tuple[str, ...],
+    digests: Iterable[str],
     *,
     progress: Progress = lambda sent, total: None,
 ) -> None:
     """Uploads blobs one after another."""
-    total = sum(store.size(digest) for digest in digests)
-    sent = 0
+    sizes = {digest: store.size(digest) for digest in digests}
+    total, before = sum(sizes.values()), 0
+    for digest, size in sizes.items():
+        deliver(
+            client,
+            digest,
+            size,
+            partial(store.chunks, digest),
+            progress=partial(_further, progress, before, total),
+        )
+        before += size
 
-    def counted(pieces: Iterator[bytes]) -> Iterator[bytes]:
-        nonlocal sent
-        for piece in pieces:
-            yield piece
-            sent += len(piece)
-            progress(sent, total)
 
-    for digest in digests:
-        client.upload_blob(digest, counted(store.chunks(digest)), store.size(digest))
+def deliver(
+    client: AgentClient,
+    digest: str,
+    size: int,
+    pieces: Callable[[int], Iterator[bytes]],
+    *,
+    progress: Callable[[int], None] = lambda sent: None,
+) -> None:
+    """Until the host has the blob whole, whoever has sent it. `pieces` gives what follows after an offset."""
+    while (offset := client.blob_offset(digest)) is not None:
+        if offset > size:
+            offset = 0  # whoever began it had something else
+        progress(offset)
+        try:
+            client.upload_blob(digest, _counted(pieces(offset), offset, progress), size, offset=offset)
+            break
+        except Conflict:  # another sender was faster: how far is it by now?
+            continue
+    progress(size)
+
+
+def _further(progress: Progress, before: int, total: int, sent: int) -> None:
+    progress(before + sent, total)
+
+
+def _counted(pieces: Iterator[bytes], sent: int, progress: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        sent += len(piece)
+        progress(sent)

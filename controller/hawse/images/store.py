@@ -84,10 +84,14 @@ class ImageStore:
         except FileNotFoundError as error:
             raise NotFound(f"no such blob here: {digest}", hint="import the image again") from error
 
-    def chunks(self, digest: str) -> Iterator[bytes]:
-        """A blob in pieces, verified at its end: a damaged one raises before the last piece is given."""
+    def chunks(self, digest: str, offset: int = 0) -> Iterator[bytes]:
+        """What follows after `offset` bytes of a blob, in pieces. All of it is verified: a damaged one raises
+        before the last piece is given."""
         seen = hashlib.sha256()
         with self.open_blob(digest) as file:
+            while offset and (piece := file.read(min(_PIECE, offset))):
+                seen.update(piece)
+                offset -= len(piece)
             ahead = b""
             while piece := file.read(_PIECE):
                 seen.update(piece)

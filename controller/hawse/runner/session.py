@@ -6,13 +6,14 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from hawse.fleet import volumes
 from hawse.fleet.client import AgentClient, PlanAnswer
 from hawse.images.reference import familiar
-from hawse.images.send import upload
+from hawse.images.send import deliver, upload
 from hawse.images.store import ImageStore
 from hawse.playbook.requests import (
     Apply,
@@ -264,7 +265,7 @@ class Session:
                     path = Path(files[digest])
                     self._say(f"sending {path.name}")
                     try:
-                        bulk.upload_blob(digest, _pieces(path, digest), _size(path))
+                        deliver(bulk, digest, _size(path), partial(_pieces, path, digest))
                     except HawseError as error:
                         error.at(f"send {path}")
                         raise
@@ -388,10 +389,14 @@ def _size(path: Path) -> int:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _pieces(path: Path, digest: str) -> Iterator[bytes]:
-    """Raises before the last piece is given when the file is no longer what was planned."""
+def _pieces(path: Path, digest: str, offset: int) -> Iterator[bytes]:
+    """What follows after `offset` bytes. Raises before the last piece is given when the file is no longer what
+    was planned."""
     seen = hashlib.sha256()
     with path.open("rb") as file:
+        while offset and (piece := file.read(min(_PIECE, offset))):
+            seen.update(piece)
+            offset -= len(piece)
         ahead = b""
         while piece := file.read(_PIECE):
             seen.update(piece)

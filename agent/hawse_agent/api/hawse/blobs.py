@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from hawse_agent.api.http import EMPTY, Request, Response
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import InputError, NotFound
+
+_PIECE = 1 << 18
 
 
 def routes(router: Router, engine: Engine) -> None:
@@ -23,12 +26,25 @@ def routes(router: Router, engine: Engine) -> None:
             raise NotFound(f"No such blob: {digest}")
         return Response(headers={"Content-Length": str(store.blobs.path(digest).stat().st_size)})
 
+    def offset(request: Request) -> Response:
+        here = store.partials.offset(request.params["digest"])
+        return Response(json={"offset": here or 0, "whole": here is None})
+
     def put(request: Request) -> Response:
+        """The blob, or what follows after `?offset=` bytes of it."""
+        start = _offset(request)
         length = request.headers.get("content-length")
-        with store.blob_writer(request.params["digest"], int(length) if length else None) as writer:
+        size = start + int(length) if length else None
+        with store.partials.writer(request.params["digest"], start, size) as writer:
             for chunk in request.body.chunks():
                 writer.write(chunk)
         return EMPTY
+
+    def get(request: Request) -> Response:
+        """The blob, or what follows after `?offset=` bytes of it."""
+        file = store.blobs.open(request.params["digest"])
+        file.seek(_offset(request))
+        return Response(chunks=_pieces(file), content_type="application/octet-stream")
 
     def commit(request: Request) -> Response:
         body = request.body.json()
@@ -39,8 +55,23 @@ def routes(router: Router, engine: Engine) -> None:
 
     router.add("POST", "/hawse/v1/blobs/missing", missing)
     router.add("HEAD", "/hawse/v1/blobs/{digest}", head)
+    router.add("GET", "/hawse/v1/blobs/{digest}", get)
     router.add("PUT", "/hawse/v1/blobs/{digest}", put)
+    router.add("GET", "/hawse/v1/blobs/{digest}/offset", offset)
     router.add("POST", "/hawse/v1/images/commit", commit)
+
+
+def _offset(request: Request) -> int:
+    offset = int(request.query.number("offset", 0) or 0)
+    if offset < 0:
+        raise InputError(f"offset: {offset} is below 0")
+    return offset
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 def _strings(body: Any, key: str) -> list[str]:

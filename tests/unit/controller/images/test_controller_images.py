@@ -5,16 +5,18 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zstandard
 
+from hawse.fleet.client import AgentClient
 from hawse.images import importer, send
 from hawse.images.config import apply_changes
 from hawse.images.reference import canonical, familiar
 from hawse.images.store import ImageStore
-from hawse_agent.errors import HostRefused, InputError, NotFound, ProtocolError
+from hawse_agent.errors import Conflict, HostRefused, InputError, NotFound, ProtocolError, Unreachable
+from hawse_agent.spec.host import ImageSource
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
@@ -187,36 +189,117 @@ def test_a_damaged_blob_is_not_sent_whole(store: ImageStore) -> None:
 def test_send_uploads_what_is_missing(store: ImageStore, root: Path) -> None:
     importer.import_file(store, root, reference="a")
     source = store.get("a")
-    client, heard = FakeClient(missing=source.blobs[1:]), list[tuple[int, int]]()
-    image_id = send.send(client, store, source, progress=lambda sent, total: heard.append((sent, total)))  # type: ignore[arg-type]
-    assert image_id == source.id and list(client.got) == list(source.blobs[1:])
+    host = FakeHost(has=source.blobs[:1])
+    heard: list[tuple[int, int]] = []
+    image_id = host.receive(store, source, lambda sent, total: heard.append((sent, total)))
+    assert image_id == source.id and list(host.blobs) == list(source.blobs)
     total = sum(store.size(blob) for blob in source.blobs[1:])
     assert heard[-1] == (total, total)
 
 
-class FakeClient:
-    def __init__(self, missing: tuple[str, ...]) -> None:
-        self.missing, self.got = missing, dict[str, bytes]()
+def test_a_cut_transfer_goes_on_where_it_stopped(store: ImageStore, tmp_path: Path) -> None:
+    """Over several connections, as long as each brings it further."""
+    source = image_of_noise(store, tmp_path)
+    host = FakeHost(cut_after=400_000)
+    heard: list[tuple[int, int]] = []
+    assert host.receive(store, source, lambda sent, total: heard.append((sent, total))) == source.id
+    assert host.connections > 4
+    assert sum(host.received) == source.size and heard[-1] == (source.size, source.size)
+    assert [sent for sent, _ in heard] == sorted(sent for sent, _ in heard)
 
-    def second(self) -> "FakeClient":
+
+def test_a_host_that_stays_away_is_given_up(store: ImageStore, tmp_path: Path) -> None:
+    source, host = image_of_noise(store, tmp_path), FakeHost(cut_after=0)
+    with pytest.raises(Unreachable):
+        host.receive(store, source)
+    assert host.connections == 4 and host.pauses == [1, 2, 4]
+
+
+def test_what_another_controller_sends_meanwhile_is_not_sent(store: ImageStore, tmp_path: Path) -> None:
+    source = image_of_noise(store, tmp_path)
+    largest = max(source.blobs, key=store.size)
+    host = FakeHost(other=(largest, b"".join(store.chunks(largest))))
+    assert host.receive(store, source) == source.id
+    assert sum(host.received) == source.size - store.size(largest)
+
+
+def test_blobs_that_a_prune_took_are_sent_again(store: ImageStore, tmp_path: Path) -> None:
+    source, host = image_of_noise(store, tmp_path), FakeHost(pruned=1)
+    assert host.receive(store, source) == source.id
+    assert sum(host.received) == 2 * source.size
+
+
+def image_of_noise(store: ImageStore, tmp_path: Path) -> ImageSource:
+    (tmp_path / "noise.tar").write_bytes(tar_of({"noise": os.urandom(3_000_000)}))
+    importer.import_file(store, tmp_path / "noise.tar", reference="noise")
+    return store.get("noise")
+
+
+class FakeHost:
+    """Takes blobs as an agent does; each connection is cut after so many bytes."""
+
+    def __init__(
+        self,
+        *,
+        has: tuple[str, ...] = (),
+        cut_after: int | None = None,
+        other: tuple[str, bytes] | None = None,
+        pruned: int = 0,
+    ) -> None:
+        self.blobs: dict[str, bytes] = dict.fromkeys(has, b"")
+        self.parts: dict[str, bytes] = {}
+        self.received: list[int] = []
+        self.pauses: list[float] = []
+        self.connections = 0
+        self.other, self.pruned = other, pruned
+        self._cut_after = cut_after
+        self._left = 0
+
+    def receive(
+        self, store: ImageStore, source: ImageSource, progress: send.Progress = lambda sent, total: None
+    ) -> str:
+        return send.send(
+            lambda: cast(AgentClient, self), store, source, progress=progress, pause=self.pauses.append
+        )
+
+    def second(self) -> "FakeHost":
+        self.connections += 1
+        self._left = self._cut_after if self._cut_after is not None else 1 << 60
         return self
 
-    def __enter__(self) -> "FakeClient":
+    def __enter__(self) -> "FakeHost":
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
     def missing_blobs(self, digests: tuple[str, ...]) -> tuple[str, ...]:
-        return self.missing
+        return tuple(name for name in digests if name not in self.blobs)
 
-    def upload_blob(self, name: str, pieces: Any, size: int) -> None:
-        self.got[name] = b"".join(pieces)
-        assert len(self.got[name]) == size and digest(self.got[name]) == name
+    def blob_offset(self, name: str) -> int | None:
+        return None if name in self.blobs else len(self.parts.get(name, b""))
+
+    def upload_blob(self, name: str, pieces: Any, size: int, *, offset: int) -> None:
+        if self.other is not None and self.other[0] == name:
+            self.blobs[name] = self.other[1]
+            raise Conflict("sent by another")
+        part = self.parts.get(name, b"")[:offset]
+        for piece in pieces:
+            came = piece[: self._left]
+            self._left -= len(came)
+            self.received.append(len(came))
+            self.parts[name] = part = part + came
+            if came != piece:
+                raise Unreachable("cut", stage="tcp")
+        assert len(part) == size and digest(part) == name
+        self.blobs[name] = self.parts.pop(name)
 
     def commit_image(self, manifest: str, references: tuple[str, ...]) -> str:
-        assert references == ("docker.io/library/a:latest",)
-        blobs = [data for data in self.got.values() if b"diff_ids" in data]
-        return digest(blobs[0])
+        if self.pruned:
+            self.pruned -= 1
+            self.blobs.clear()
+            raise NotFound("no such blob")
+        configs = [data for data in self.blobs.values() if b"diff_ids" in data]
+        return digest(configs[0])
 
 
 @pytest.mark.parametrize(
