@@ -390,8 +390,8 @@ def _size(path: Path) -> int:
 
 
 def _pieces(path: Path, digest: str, offset: int) -> Iterator[bytes]:
-    """What follows after `offset` bytes. Raises before the last piece is given when the file is no longer what
-    was planned."""
+    """What follows after `offset` bytes. Raises before the last piece is given when the file has changed since
+    it was planned."""
     seen = hashlib.sha256()
     with path.open("rb") as file:
         while offset and (piece := file.read(min(_PIECE, offset))):
