@@ -390,8 +390,7 @@ def _size(path: Path) -> int:
 
 
 def _pieces(path: Path, digest: str, offset: int) -> Iterator[bytes]:
-    """What follows after `offset` bytes. Raises before the last piece is given when the file has changed since
-    it was planned."""
+    """What follows after `offset` bytes. Raises before the last piece when it is not what was planned."""
     seen = hashlib.sha256()
     with path.open("rb") as file:
         while offset and (piece := file.read(min(_PIECE, offset))):
