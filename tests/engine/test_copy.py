@@ -20,7 +20,7 @@ import pytest
 from docker.errors import APIError
 from docker.models.containers import Container
 from docker.types import Mount
-from tests.support import busybox, isolation
+from tests.support import busybox, deeptree, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 
 pytestmark = [
@@ -604,6 +604,40 @@ def test_export_and_import(agent: AgentUnderTest, box: Container, tmp_path: Path
     agent.docker("import", "-c", 'CMD ["cat", "/link/f"]', str(exported), "again:1")
     assert agent.client.containers.run("again:1", remove=True) == b"one\n"
     agent.client.images.remove("again:1")
+
+
+def test_a_tree_deeper_than_a_path(agent: AgentUnderTest, tmp_path: Path) -> None:
+    """All that reads a container's files reads those, and nothing of other containers' suffers."""
+    box = run(agent, "mkdir /top", name="box", volumes={"deep": {"bind": "/vol"}})
+    box.reload()
+    for top in ("top", "vol"):
+        deeptree.make(Path(f"/proc/{box.attrs['State']['Pid']}/root/{top}"), LEVELS)
+    last = f"{deeptree.NAME}/" * LEVELS + "file"
+    for state in ("running", "exited"):
+        agent.docker("ps", "-as", "--format", "{{.Size}}")
+        (shown,) = agent.client.api.containers(all=True, size=True)
+        assert shown["State"] == state and shown["SizeRw"] >= LEVELS * 4096
+        used = agent.client.df()
+        assert used["Volumes"][0]["UsageData"]["Size"] >= LEVELS * 4096
+        assert any(change["Path"] == f"/top/{last}" for change in box.diff())
+        with read(box, "/vol") as tar:
+            assert f"vol/{last}" in tar.getnames()
+        exported = io.BytesIO(b"".join(box.export()))
+        with tarfile.open(fileobj=exported) as tar:
+            assert f"top/{last}" in tar.getnames()
+        box.stop(timeout=0)
+    pieces, _ = box.get_archive("/top")
+    other = agent.client.containers.create(BUSYBOX, ["true"])
+    other.put_archive("/", b"".join(pieces))
+    assert deeptree.depth(upper(agent, other) / "top") == LEVELS
+    box.remove(v=True)
+
+
+LEVELS = 500
+
+
+def upper(agent: AgentUnderTest, container: Container) -> Path:
+    return Path(agent.client.api.inspect_container(container.id)["GraphDriver"]["Data"]["UpperDir"])
 
 
 def test_events_of_copies(agent: AgentUnderTest) -> None:

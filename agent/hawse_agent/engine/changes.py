@@ -8,17 +8,21 @@ the engine has made to mount /proc, /dev, /sys and files of /etc on is not a cha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hawse_agent.linux import tree
+from hawse_agent.errors import HostRefused
+from hawse_agent.linux.descent import NO_DIRECTORY, Descent, Place, walk
 
 Kind = Literal["modified", "added", "deleted"]
 
+MAX_PATHS = 64 << 20
+"""A deep tree of few directories has paths without end."""
 _OPAQUE = "trusted.overlay.opaque"
 _CAPABILITY = "security.capability"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -32,82 +36,82 @@ class Change:
 
 
 def changes(upper: int, image: int) -> list[Change]:
-    """`upper` is the opened upper directory, `image` the root of the layers. Sorted, parents first."""
-    found = dict(_Comparison(upper, image).all())
-    for path in list(found):
-        parent = os.path.dirname(path)
-        while parent and parent not in found:
-            found[parent] = "modified"
-            parent = os.path.dirname(parent)
-    paths = sorted(found, key=lambda path: path.split("/"))
+    """`upper` is the opened upper directory, `image` the root of the layers. Sorted, parents first. Raises
+    HostRefused when the paths come to more than `MAX_PATHS` characters."""
+    found: dict[str, Kind] = {}
+    size = 0
+    for path, kind in _compared(upper, image):
+        for shown, how in _with_parents(path, kind, found):
+            found[shown] = how
+            size += len(shown)
+        if size > MAX_PATHS:
+            raise HostRefused(f"the paths of what has changed come to more than {MAX_PATHS >> 20} MiB")
+    paths = sorted(found, key=lambda path: path.replace("/", "\0"))
     return [Change(path=f"/{path}", kind=found[path]) for path in paths]
 
 
-class _Comparison:
-    def __init__(self, upper: int, image: int) -> None:
-        self._upper = upper
-        self._image = image
+def _with_parents(path: str, kind: Kind, found: Mapping[str, Kind]) -> Iterator[tuple[str, Kind]]:
+    yield path, kind
+    parent = os.path.dirname(path)
+    while parent and parent not in found:
+        yield parent, "modified"
+        parent = os.path.dirname(parent)
 
-    def all(self) -> Iterator[tuple[str, Kind]]:
-        pending = [("", True)]
-        while pending:
-            path, in_image = pending.pop()
-            try:
-                directory = tree.open_in(self._upper, path, _DIRECTORY, links=False)
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # gone by now
-                    continue
-                raise
-            lower = tree.open_in(self._image, path, _DIRECTORY, links=False) if in_image else None
-            try:
-                yield from self._directory(directory, lower, f"{path}/" if path else "", pending)
-            finally:
-                os.close(directory)
-                if lower is not None:
-                    os.close(lower)
 
-    def _directory(
-        self, directory: int, lower: int | None, prefix: str, pending: list[tuple[str, bool]]
-    ) -> Iterator[tuple[str, Kind]]:
-        names = os.listdir(directory)
-        for name in names:
-            new = _status(directory, name)
-            if new is None:
-                continue
-            path = f"{prefix}{name}"
-            old = _status(lower, name) if lower is not None else None
-            if _is_whiteout(new):
-                if old is not None:
-                    yield path, "deleted"
-                continue
-            both = old is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode)
-            if old is None:
-                if path not in _OURS or not _is_empty(directory, name, new):
-                    yield path, "added"
-            elif not (
-                _looks_same(old, new) and (both or self._is_same_file(lower, directory, name, old, new))
-            ):
-                yield path, "modified"
-            if stat.S_ISDIR(new.st_mode):
-                pending.append((path, both))
-        if lower is not None and _is_opaque(directory):
-            yield from self._hidden(prefix.rstrip("/"), frozenset(names))
+def _compared(upper: int, image: int) -> Iterator[tuple[str, Kind]]:
+    with contextlib.closing(Descent(image)) as lower:
+        for place in walk(upper):
+            while lower.depth >= max(1, place.at.depth):
+                lower.up()
+            in_image = lower.depth == place.at.depth or _follows(lower, place.at)
+            yield from _directory(place, lower.fd if in_image else None)
 
-    def _is_same_file(
-        self, lower: int | None, directory: int, name: str, old: os.stat_result, new: os.stat_result
-    ) -> bool:
-        same = (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns)
-        return same and _capability(lower, name) == _capability(directory, name)
 
-    def _hidden(self, path: str, kept: frozenset[str]) -> Iterator[tuple[str, Kind]]:
-        """What the image has in a directory and the container no longer."""
-        fd = tree.open_in(self._image, path, _DIRECTORY, links=False)
-        try:
-            for name in os.listdir(fd):
-                if name not in kept:
-                    yield f"{path}/{name}", "deleted"
-        finally:
-            os.close(fd)
+def _follows(lower: Descent, upper: Descent) -> bool:
+    """Whether the image has this directory, too; `lower` is then there."""
+    if lower.depth != upper.depth - 1:
+        return False
+    try:
+        lower.down(upper.name)
+    except NO_DIRECTORY:
+        return False
+    return True
+
+
+def _directory(place: Place, lower: int | None) -> Iterator[tuple[str, Kind]]:
+    directory = place.at.fd
+    prefix = f"{place.at.path}/" if place.at.depth else ""
+    names = os.listdir(directory)
+    for name in names:
+        new = _status(directory, name)
+        if new is None:
+            continue
+        path = f"{prefix}{name}"
+        old = _status(lower, name) if lower is not None else None
+        if _is_whiteout(new):
+            if old is not None:
+                yield path, "deleted"
+            continue
+        both = old is not None and stat.S_ISDIR(new.st_mode) and stat.S_ISDIR(old.st_mode)
+        if old is None:
+            if path not in _OURS or not _is_empty(directory, name, new):
+                yield path, "added"
+        elif not (_looks_same(old, new) and (both or _is_same_file(lower, directory, name, old, new))):
+            yield path, "modified"
+        if stat.S_ISDIR(new.st_mode):
+            place.below.append(name)
+    if lower is not None and _is_opaque(directory):
+        kept = frozenset(names)
+        for name in os.listdir(lower):
+            if name not in kept:
+                yield f"{prefix}{name}", "deleted"
+
+
+def _is_same_file(
+    lower: int | None, directory: int, name: str, old: os.stat_result, new: os.stat_result
+) -> bool:
+    same = (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns)
+    return same and _capability(lower, name) == _capability(directory, name)
 
 
 def _status(directory: int, name: str) -> os.stat_result | None:

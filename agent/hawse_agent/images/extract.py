@@ -12,12 +12,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TypeVar
 
 from hawse_agent.errors import HostRefused, InputError
 from hawse_agent.images.tar import Entry
 from hawse_agent.linux import files, tree
+from hawse_agent.linux.descent import Descent
 from hawse_agent.spec.records import IdRange
 
 T = TypeVar("T")
@@ -270,20 +271,48 @@ def _remove_all(parent: int, name: str) -> None:
     """Neither through a link nor what something is mounted on, which would unmount it."""
     fd = os.open(name, tree.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
     try:
-        if files.is_mount_root(fd):
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            opened = os.open(".", _DIRECTORY, dir_fd=fd)
-            try:
-                for inner in os.listdir(opened):
-                    _remove_all(opened, inner)
-            finally:
-                os.close(opened)
-            os.rmdir(name, dir_fd=parent)
-        else:
+        _check_unmounted(fd, name)
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
             os.unlink(name, dir_fd=parent)
+            return
+        with closing(Descent(fd)) as at:
+            pending = [_unlink_files(at.fd)]
+            while at.depth or pending[-1]:
+                if pending[-1]:
+                    at.down(pending[-1].pop())
+                    _check_unmounted(at.fd, at.path)
+                    pending.append(_unlink_files(at.fd))
+                else:
+                    emptied = at.name
+                    pending.pop()
+                    at.up()
+                    if at.depth != len(pending) - 1:
+                        raise OSError(errno.EBUSY, "it is moved while it is removed", name)
+                    os.rmdir(emptied, dir_fd=at.fd)
+        os.rmdir(name, dir_fd=parent)
     finally:
         os.close(fd)
+
+
+def _check_unmounted(fd: int, name: str) -> None:
+    if files.is_mount_root(fd):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), name)
+
+
+def _unlink_files(directory: int) -> list[str]:
+    """All but directories, whose names are returned."""
+    below = []
+    for name in os.listdir(directory):
+        fd = os.open(name, tree.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                below.append(name)
+                continue
+            _check_unmounted(fd, name)
+        finally:
+            os.close(fd)
+        os.unlink(name, dir_fd=directory)
+    return below
 
 
 def _set_xattrs(target: int | str, entry: Entry) -> None:

@@ -12,11 +12,14 @@ import os
 import stat
 from collections.abc import Generator, Iterator
 
-from hawse_agent.linux import files, tree
+from hawse_agent.errors import HostRefused
+from hawse_agent.linux import descent, files, tree
 from hawse_agent.spec.records import IdRange
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
+MAX_NAME = 1 << 16
+"""Bytes of a directory's path: each of its files has them once more in the archive."""
 _PIECE = 1 << 20
 _MAX_OCTAL = 8**11
 _MAX_ID = 8**7
@@ -40,29 +43,17 @@ class TarWriter:
     def directory(self, root: int, prefix: bytes) -> Generator[bytes, None, None]:
         """An opened directory with all that is in it. `prefix` is put before each name, and is the name of
         the directory itself, which has no entry when that is empty."""
-        pending = [""]
-        while pending:
-            path = pending.pop()
-            shown = os.fsdecode(prefix) + path
-            try:
-                fd = tree.open_in(root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, links=False)
-            except (FileNotFoundError, NotADirectoryError):
-                self._removed(shown)
-                continue
-            except OSError as error:
-                if error.errno != errno.ELOOP:  # a link by now
-                    raise
-                self._removed(shown)
-                continue
-            try:
-                if shown:
-                    name = os.fsencode(shown if shown.endswith("/") else f"{shown}/")
-                    yield header(name, os.fstat(fd), b"5", xattrs=self._xattrs(fd), ids=self._ids)
-                inside = f"{path}/" if path else ""
-                below = yield from self._inside(fd, prefix + os.fsencode(inside))
-            finally:
-                os.close(fd)
-            pending += [inside + name for name in reversed(below)]
+        for place in descent.walk(root, lambda path: self._removed(os.fsdecode(prefix) + path)):
+            below = os.fsencode(place.at.path)
+            own = prefix + below if below else prefix
+            if len(own) > MAX_NAME:
+                shown = os.fsdecode(own[:60])
+                raise HostRefused(f"{shown}…: a path of more than {MAX_NAME} bytes cannot be archived")
+            if own:
+                name = own if own.endswith(b"/") else own + b"/"
+                status, xattrs = os.fstat(place.at.fd), self._xattrs(place.at.fd)
+                yield header(name, status, b"5", xattrs=xattrs, ids=self._ids)
+            place.below += yield from self._inside(place.at.fd, own + b"/" if below else own)
 
     def entry(self, fd: int, name: bytes) -> Generator[bytes, None, None]:
         """What an O_PATH fd stands for, and is no directory."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from hawse_agent.linux import libc
+from hawse_agent.linux import descent, libc
 
 MAX_SOCKET_PATH = 107
 _RENAME_EXCHANGE = 2
@@ -90,26 +90,26 @@ def socket_address(path: Path) -> Iterator[str]:
 def disk_usage(path: Path, *, directories: bool = True) -> int:
     """Bytes that a tree takes on the disk, the `directories` themselves included; a file with several links
     counts once."""
-    total = path.stat().st_blocks * 512 if directories else 0
-    seen: set[tuple[int, int]] = set()
-    pending = [os.fspath(path)]
-    while pending:
-        try:
-            entries = list(os.scandir(pending.pop()))
-        except FileNotFoundError:  # removed meanwhile
-            continue
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-                if not directories:
-                    continue
-            elif status.st_nlink > 1:
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-            total += status.st_blocks * 512
-    return total
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        total = os.fstat(top).st_blocks * 512 if directories else 0
+        seen: set[tuple[int, int]] = set()
+        for place in descent.walk(top):
+            with os.scandir(place.at.fd) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # removed meanwhile
+                        continue
+                    if stat.S_ISDIR(status.st_mode):
+                        place.below.append(entry.name)
+                        if not directories:
+                            continue
+                    elif status.st_nlink > 1:
+                        if (status.st_dev, status.st_ino) in seen:
+                            continue
+                        seen.add((status.st_dev, status.st_ino))
+                    total += status.st_blocks * 512
+        return total
+    finally:
+        os.close(top)

@@ -22,6 +22,9 @@ O_PATH = os.O_PATH | os.O_CLOEXEC
 
 _MAX_LINKS = 40
 _TRIES = 100
+_MAX_PATH = 4096
+_MAX_OPEN = 512
+"""Directories that are opened at once to make what is missing of a path."""
 
 
 class _OpenHow(ctypes.Structure):
@@ -29,22 +32,48 @@ class _OpenHow(ctypes.Structure):
 
 
 def open_in(root_fd: int, path: str, flags: int = O_PATH, *, links: bool = True) -> int:
-    """Open `path` below `root_fd`; links are followed inside the tree only, or not at all (ELOOP). Returns
-    an owned fd."""
-    resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
-    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
+    """Open `path` below `root_fd`; links are followed inside the tree only, or not at all (ELOOP); of a path
+    that is longer than the kernel takes only in its beginning. Returns an owned fd."""
+    first, *others = _openable(path)
+    fd = _open(root_fd, first, O_PATH | os.O_DIRECTORY if others else flags, links=links)
+    while others:
+        part = others.pop(0)
+        try:
+            below = _open(fd, part, O_PATH | os.O_DIRECTORY if others else flags, links=False)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def _openable(path: str) -> list[bytes]:
+    """The parts of a path that the kernel takes; `..` in one of several would not stop at the root."""
     try:
-        name = os.fsencode(path) or b"."
+        rest = os.fsencode(path) or b"."
     except UnicodeEncodeError:  # half a character, from JSON
         raise OSError(errno.EINVAL, f"{path!r}: {os.strerror(errno.EINVAL)}") from None
+    parts = []
+    while len(rest) >= _MAX_PATH:
+        end = rest.rfind(b"/", 1, _MAX_PATH)
+        if end < 0 or b".." in rest.split(b"/"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{path[:100]}…")
+        parts.append(rest[:end])
+        rest = rest[end:].lstrip(b"/")
+    return [*parts, rest or b"."]
+
+
+def _open(root_fd: int, name: bytes, flags: int, *, links: bool) -> int:
+    resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=0, resolve=resolve)
+    shown = os.fsdecode(name)
     for _ in range(_TRIES):
         try:
-            return libc.syscall("openat2", root_fd, name, how, ctypes.sizeof(how), what=path)
+            return libc.syscall("openat2", root_fd, name, how, ctypes.sizeof(how), what=shown)
         except OSError as error:
             # EAGAIN: a rename somewhere on the machine raced with a `..`; the kernel asks to try again.
             if error.errno not in (errno.EAGAIN, errno.EINTR):
                 raise
-    raise OSError(errno.EAGAIN, f"{path}: keeps changing while it is opened")
+    raise OSError(errno.EAGAIN, f"{shown}: keeps changing while it is opened")
 
 
 def open_absolute(path: str, flags: int = O_PATH) -> int:
@@ -139,6 +168,8 @@ def _walk(root_fd: int, path: str, *, directory: bool, mode: int) -> int:
                 pending += _components(target)
             else:
                 above.append(fd)
+                if len(above) > _MAX_OPEN:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path[:100])
         return above.pop()
     finally:
         for fd in above:
