@@ -3,6 +3,7 @@
     HawseError                exit  HTTP
     ├── InputError              2    400   the person's input is wrong: names file, line, key
     │   └── NotSupported        2    501   understood, and refused by name
+    ├── Unauthorized            1    401   a registry does not know who asks, or does not let them
     ├── NotFound                1    404   no such container, image, network, volume
     ├── Conflict                1    409   the name, port or state is taken
     │   └── Forbidden           1    403   it is the engine's own, and stays as it is
@@ -74,6 +75,12 @@ class NotSupported(InputError):
     """A known option that Hawse does not implement, refused by name."""
 
     status = 501
+
+
+class Unauthorized(HawseError):
+    """A registry does not take the credentials, or what they are good for is not enough."""
+
+    status = 401
 
 
 class NotFound(HawseError):
@@ -154,6 +161,7 @@ _KINDS: dict[str, type[HawseError]] = {
         HawseError,
         InputError,
         NotSupported,
+        Unauthorized,
         NotFound,
         Conflict,
         Forbidden,

@@ -24,32 +24,45 @@ MAY_IMPORT = {
     "paths": {"locations"},
     "launch": {"__version__"},
     "spec": _BASE,
+    "distribution": _BASE | {"spec"},
     "plan": _BASE | {"spec"},
     "linux": {"errors"},
     "cgroups": _HOST,
-    "images": _HOST,
+    "images": _HOST | {"distribution"},
     "network": _HOST,
     "runtime": _HOST | {"cgroups"},
     "volumes": _HOST | {"images"},  # first use copies what an image has there
     "provision": _HOST | {"plan"},  # an item's changes are a plan's
     "supervise": _HOST | {"cgroups", "runtime"},
-    "build": _HOST | {"cgroups", "runtime", "images", "supervise"},
+    "build": _HOST | {"distribution", "cgroups", "runtime", "images", "supervise"},
     "engine": _HOST
     | {
-        *("build", "cgroups", "images", "network", "plan", "provision", "runtime", "supervise", "volumes"),
+        *(
+            "distribution",
+            "build",
+            "cgroups",
+            "images",
+            "network",
+            "plan",
+            "provision",
+            "runtime",
+            "supervise",
+            "volumes",
+        ),
         *("launch",),
     },
-    "api": _HOST | {"build", "cgroups", "engine", "images", "plan", "supervise", "volumes", "launch"},
+    "api": _HOST
+    | {"build", "distribution", "cgroups", "engine", "images", "plan", "supervise", "volumes", "launch"},
     "daemon": _HOST | {"api", "cgroups", "engine", "hostdown", "launch", "network", "runtime", "supervise"},
     "hostdown": _BASE | {"supervise"},
     "zygote_main": {"network", "runtime", "supervise"},
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network", "runtime"},
-    "rebuild": _HOST | {"daemon", "engine", "images", "network", "supervise"},
+    "rebuild": _HOST | {"distribution", "daemon", "engine", "images", "network", "supervise"},
     "reset": _HOST | {"cgroups", "daemon", "network", "runtime", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "rebuild", "reset", "zygote_main"},
 }
-OF_THE_AGENT_FOR_THE_CONTROLLER = {"spec", "plan", *_BASE}
+OF_THE_AGENT_FOR_THE_CONTROLLER = {"spec", "plan", "distribution", *_BASE}
 
 ONLY_IN = {
     # Third-party library, and ctypes: where it may be imported, by path from the repository's root.

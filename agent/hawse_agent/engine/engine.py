@@ -12,6 +12,7 @@ from typing import Any
 
 from hawse_agent import __version__
 from hawse_agent.cgroups import Tree, find_base
+from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.backups import Backups
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.copies import Copies
@@ -64,7 +65,10 @@ class Engine:
         self.cgroup_base = find_base(paths)
         self.watcher = Watcher()
         self.images = Images(
-            store=ImageStore(paths, self.state), events=self.events, containers=self.state.containers
+            store=ImageStore(paths, self.state),
+            registries=Client(settings.registries),
+            events=self.events,
+            containers=self.state.containers,
         )
         self.volumes = Volumes(store=VolumeStore(paths), events=self.events, containers=self.state.containers)
         self.networks = Networks(

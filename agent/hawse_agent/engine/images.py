@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hawse_agent.distribution import reference
+from hawse_agent.distribution.credentials import NOBODY, Credentials
+from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
-from hawse_agent.images import archive, reference, registry
+from hawse_agent.images import archive
+from hawse_agent.images.pull import pull
 from hawse_agent.images.store import Image, ImageStore, Pruned
 from hawse_agent.spec.records import ContainerRecord
 
@@ -20,9 +24,15 @@ class Images:
     """One writer at a time adds images, so that two loads of the same layers do not unpack them twice."""
 
     def __init__(
-        self, *, store: ImageStore, events: EventBus, containers: Callable[[], Iterable[ContainerRecord]]
+        self,
+        *,
+        store: ImageStore,
+        registries: Client,
+        events: EventBus,
+        containers: Callable[[], Iterable[ContainerRecord]],
     ) -> None:
         self.store = store
+        self.registries = registries
         self._events = events
         self._containers = containers
         self._adding = threading.Lock()
@@ -72,9 +82,9 @@ class Images:
         self._published("import", image)
         return image
 
-    def pull(self, ref: str, progress: Progress, auth: dict[str, Any] | None = None) -> Image:
+    def pull(self, ref: str, progress: Progress, credentials: Credentials = NOBODY) -> Image:
         with self._adding:
-            image = registry.pull(ref, self.store, auth, progress)
+            image = pull(self.registries, reference.parse(ref), self.store, progress, credentials)
         name = reference.familiar(ref)
         self._events.publish("image", "pull", name, {**image.config.labels, "name": name.rpartition(":")[0]})
         return image

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hawse_agent.distribution import reference
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.observe import Observer
 from hawse_agent.engine.stacks import Stacks, Tell, obtain_image
 from hawse_agent.engine.state import State
 from hawse_agent.engine.volumes import Volumes
 from hawse_agent.errors import Conflict, HawseError, InputError, InternalError, PlanChanged
-from hawse_agent.images import reference
 from hawse_agent.paths import Paths
 from hawse_agent.plan.observed import ObservedContainer, ObservedHost, ObservedNetwork
 from hawse_agent.plan.operations import Change, Operation, Plan, make_plan

@@ -7,6 +7,9 @@
     first = 1879048192      # the ids that are given out: this one and …
     size = 268304384        # … so many; 65536 go to each container
 
+    [registries]            # distribution/settings.py has every key
+    mirrors = { "docker.io" = ["https://mirror.lan"] }
+
 Without the file everything is as written here. An unknown key, or a value of the wrong kind, is an error.
 """
 
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.errors import InputError
 from hawse_agent.spec import codec
 
@@ -36,6 +40,7 @@ class UsernsSettings:
 class Settings:
     init: bool = False
     userns: UsernsSettings = UsernsSettings()
+    registries: RegistrySettings = RegistrySettings()
 
 
 def read(path: Path) -> Settings:
@@ -53,4 +58,8 @@ def read(path: Path) -> Settings:
     ids = settings.userns
     if ids.first < 1 or ids.size < 0 or ids.first + ids.size > MOST_IDS:
         raise InputError(f"userns: {ids.size} ids from {ids.first} on are not ids of users", where=str(path))
+    try:
+        settings.registries.check()
+    except InputError as error:
+        raise error.at(str(path)) from None
     return settings

@@ -18,13 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hawse_agent.distribution import manifest, reference
+from hawse_agent.distribution.documents import parse_json
+from hawse_agent.distribution.manifest import Descriptor
 from hawse_agent.errors import HostRefused, InputError, NotFound
-from hawse_agent.images import layers, manifest, reference
-from hawse_agent.images.blobs import parse_json
+from hawse_agent.images import layers
 from hawse_agent.images.changes import apply_changes
 from hawse_agent.images.compression import Ahead, Readable, kind, plain
 from hawse_agent.images.image import diff_ids
-from hawse_agent.images.manifest import Descriptor
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.images.tar import TarError, TarReader
 

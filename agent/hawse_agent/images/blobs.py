@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -17,13 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hawse_agent.distribution.documents import MAX_JSON, parse_json, sha256
 from hawse_agent.errors import HostRefused, InputError, NotFound, OutOfSpace, ProtocolError
 from hawse_agent.paths import Paths
 
 _PIECE = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-MAX_JSON = 4 << 20
-"""Registries refuse larger manifests too."""
 
 
 @contextmanager
@@ -157,25 +155,6 @@ class Blobs:
         """All of them, with the time of their arrival."""
         for entry in os.scandir(self._directory):
             yield f"sha256:{entry.name}", entry.stat().st_mtime
-
-
-def sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def parse_json(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object; raises InputError."""
-    try:
-        value = json.loads(data)
-        if (
-            b"\\ud" in data.lower()
-        ):  # half a character, perhaps, which no answer and no system call could hold
-            json.dumps(value, ensure_ascii=False).encode()
-    except ValueError as error:
-        raise InputError(f"{what} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{what} is not a JSON object")
-    return value
 
 
 def _no_blob(digest: str) -> NotFound:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hawse_agent.distribution import manifest
+from hawse_agent.distribution.documents import MAX_JSON, parse_json
 from hawse_agent.errors import HawseError
-from hawse_agent.images import layers, manifest
-from hawse_agent.images.blobs import MAX_JSON, Blobs, parse_json
+from hawse_agent.images import layers
+from hawse_agent.images.blobs import Blobs
 from hawse_agent.images.image import ImageRecord, Layer, diff_ids
 from hawse_agent.linux import files
 from hawse_agent.paths import Paths

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hawse_agent.distribution.documents import parse_json
+from hawse_agent.distribution.manifest import Descriptor
 from hawse_agent.errors import InputError, NotSupported
-from hawse_agent.images.blobs import parse_json
-from hawse_agent.images.manifest import Descriptor
 from hawse_agent.spec.container import HealthCheck
 
 

@@ -26,13 +26,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from hawse_agent.distribution import manifest, reference
+from hawse_agent.distribution.documents import parse_json, sha256
+from hawse_agent.distribution.manifest import Descriptor, Manifest
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError
-from hawse_agent.images import layers, manifest, reference
-from hawse_agent.images.blobs import Blobs, BlobWriter, disk, parse_json, sha256
+from hawse_agent.images import layers
+from hawse_agent.images.blobs import Blobs, BlobWriter, disk
 from hawse_agent.images.directories import LayerDirectories
 from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image, ImageConfig, ImageRecord, Layer, diff_ids, image_of
-from hawse_agent.images.manifest import Descriptor, Manifest
 from hawse_agent.images.pack import Packed
 from hawse_agent.images.partial import Partials
 from hawse_agent.images.turns import Turns

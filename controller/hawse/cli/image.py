@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import ask, each
 from hawse.cli.verb import Verb
-from hawse.images.reference import familiar
 from hawse.report.text import age, columns, short_size
+from hawse_agent.distribution.reference import familiar
 from hawse_agent.errors import Unreachable
 
 if TYPE_CHECKING:

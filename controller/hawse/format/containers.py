@@ -9,7 +9,7 @@ from typing import Any
 from hawse.format.listing import Listing
 from hawse.format.units import human_duration, human_size, local_time, short_id, shortened
 from hawse.format.values import Row, quoted
-from hawse.images.reference import familiar
+from hawse_agent.distribution.reference import without_defaults
 
 CONTAINERS = Listing(
     headings={
@@ -82,7 +82,7 @@ def _image(found: Mapping[str, Any], *, cut: bool) -> str:
         return image
     if short_id(image) == (short := short_id(str(found.get("ImageID") or ""))):
         return short
-    return familiar(image.partition("@")[0])
+    return without_defaults(image.partition("@")[0])
 
 
 def label_list(labels: Mapping[str, str] | None) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hawse.images.reference import canonical, familiar
+from hawse_agent.distribution.reference import canonical, familiar
 from hawse_agent.errors import HostRefused, NotFound, OutOfSpace, ProtocolError
 from hawse_agent.spec.host import ImageSource
 

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from hawse.fleet import volumes
 from hawse.fleet.client import AgentClient, PlanAnswer
-from hawse.images.reference import familiar
 from hawse.images.send import deliver, upload
 from hawse.images.store import ImageStore
 from hawse.playbook.requests import (
@@ -29,6 +28,7 @@ from hawse.report.console import Progress
 from hawse.report.model import HostRecorder, Result
 from hawse.report.text import short_size
 from hawse.runner import offline
+from hawse_agent.distribution.reference import familiar
 from hawse_agent.errors import (
     HawseError,
     HostRefused,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import queue
 import threading
@@ -15,9 +14,9 @@ from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.views import images as views
 from hawse_agent.api.http import Request, Response, begun
 from hawse_agent.api.router import Router
+from hawse_agent.distribution import credentials, manifest, reference
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import HawseError, HostRefused, InputError, InternalError, NotSupported
-from hawse_agent.images import manifest, reference
 from hawse_agent.images.store import Image
 
 _Message = dict[str, Any]
@@ -97,7 +96,7 @@ class Images:
         ref = f"{name}{'@' if ':' in tag else ':'}{tag}" if tag else name
         if reference.parse(ref).familiar != ref and not tag:
             raise NotSupported(f"pulling all tags of {name} is not supported by hawse-agent: name one")
-        auth = _auth(request.headers.get("x-registry-auth", ""))
+        auth = credentials.of_header(request.headers.get("x-registry-auth", ""))
         progress = _progress(lambda tell: self._images.pull(ref, tell, auth))
         return Response(chunks=begun(progress), content_type="application/json")
 
@@ -179,17 +178,6 @@ def _matches(name: str, pattern: str) -> bool:
     """Segment by segment: no wildcard stands for a slash."""
     ours, wanted = name.split("/"), pattern.split("/")
     return len(ours) == len(wanted) and all(map(fnmatchcase, ours, wanted))
-
-
-def _auth(header: str) -> dict[str, Any] | None:
-    """X-Registry-Auth: base64url of a JSON object. It is used for this request and kept nowhere."""
-    if not header:
-        return None
-    try:
-        value = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-    except ValueError:
-        raise InputError("X-Registry-Auth: not base64 of a JSON object") from None
-    return value if isinstance(value, dict) else None
 
 
 def _progress(work: Callable[[Callable[[_Message], None]], object]) -> Iterator[bytes]:

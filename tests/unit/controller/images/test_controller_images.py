@@ -13,7 +13,6 @@ import zstandard
 from hawse.fleet.client import AgentClient
 from hawse.images import importer, send
 from hawse.images.config import apply_changes
-from hawse.images.reference import canonical, familiar
 from hawse.images.store import ImageStore
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotFound, ProtocolError, Unreachable
 from hawse_agent.spec.host import ImageSource
@@ -300,30 +299,6 @@ class FakeHost:
             raise NotFound("no such blob")
         configs = [data for data in self.blobs.values() if b"diff_ids" in data]
         return digest(configs[0])
-
-
-@pytest.mark.parametrize(
-    ("short", "full"),
-    [
-        ("nginx", "docker.io/library/nginx:latest"),
-        ("me/app:1.2", "docker.io/me/app:1.2"),
-        ("localhost/app", "localhost/app:latest"),
-        ("localhost:5000/a/b:x", "localhost:5000/a/b:x"),
-        ("ghcr.io/a/b@sha256:" + "0" * 64, "ghcr.io/a/b@sha256:" + "0" * 64),
-    ],
-)
-def test_references(short: str, full: str) -> None:
-    assert canonical(short) == full == canonical(full)
-
-
-@pytest.mark.parametrize("text", ["", "UPPER", "a b", "app:", "a//b", "app@sha256:1", "-a", "app:la/test"])
-def test_not_a_reference(text: str) -> None:
-    with pytest.raises(InputError):
-        canonical(text)
-
-
-def test_familiar() -> None:
-    assert familiar("docker.io/library/nginx:1") == "nginx:1" and familiar("ghcr.io/a/b:1") == "ghcr.io/a/b:1"
 
 
 def test_changes() -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hawse_agent.errors import InputError
 
 DEFAULT_REGISTRY = "docker.io"
+HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
+"""What Docker's own registry is called, here and there."""
 DEFAULT_TAG = "latest"
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -68,7 +70,7 @@ def parse(text: str) -> Reference:
     registry, slash, tail = rest.partition("/")
     if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
         registry, tail = DEFAULT_REGISTRY, rest
-    if registry in ("index.docker.io", "registry-1.docker.io"):
+    if registry in HUB_NAMES:
         registry = DEFAULT_REGISTRY
     path, colon, tag = tail.partition(":")
     if _ID.fullmatch(path):
@@ -93,6 +95,11 @@ def canonical(text: str) -> str:
 def familiar(text: str) -> str:
     """The short form that people write, with its tag or digest."""
     return parse(text).familiar
+
+
+def without_defaults(text: str) -> str:
+    """A name as it was written, without what is only there to be exact; nothing is added or checked."""
+    return text.removeprefix("docker.io/").removeprefix("library/")
 
 
 def is_name_only(text: str) -> bool:

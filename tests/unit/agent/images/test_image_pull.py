@@ -18,13 +18,18 @@ import pytest
 from tests.support import imagefiles
 from tests.support.imagefiles import config, descriptor, files, manifest, sha256
 
+from hawse_agent.distribution import endpoint, reference
+from hawse_agent.distribution.credentials import NOBODY, Credentials
+from hawse_agent.distribution.manifest import host_platform
+from hawse_agent.distribution.registry import Client
+from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.engine.state import State
 from hawse_agent.errors import HostRefused, NotFound, ProtocolError
-from hawse_agent.images import registry
-from hawse_agent.images.manifest import host_platform
+from hawse_agent.images import pull as pulling
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.paths import Paths, paths_for
 
+DEFAULTS = RegistrySettings()
 LAYER = files({"etc/x": "content"})
 BLOB = gzip.compress(LAYER, mtime=0)
 NOISE = files({"noise": os.urandom(3_000_000).hex()})
@@ -157,7 +162,7 @@ def store(paths: Paths) -> Iterator[ImageStore]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_pause", lambda failures: 0.0)
+    monkeypatch.setattr(endpoint, "_pause", lambda failures: 0.0)
 
 
 def a_fake(**behaviour: Any) -> Fake:
@@ -170,8 +175,21 @@ def a_fake(**behaviour: Any) -> Fake:
 
 def pull(fake: Fake, store: ImageStore, tag: str = ":1", **auth: str) -> tuple[Image, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    image = registry.pull(f"127.0.0.1:{fake.port}/team/app{tag}", store, auth, events.append)
-    return image, events
+    name = f"127.0.0.1:{fake.port}/team/app{tag}"
+    return pull_by_name(name, store, events.append, Credentials(**auth)), events
+
+
+def pull_by_name(
+    name: str,
+    store: ImageStore,
+    progress: pulling.Progress = lambda event: None,
+    credentials: Credentials = NOBODY,
+    *,
+    platform: str = "",
+    settings: RegistrySettings = DEFAULTS,
+) -> Image:
+    client = Client(settings, {})
+    return pulling.pull(client, reference.parse(name), store, progress, credentials, platform=platform)
 
 
 def test_pull_and_pull_again(serve: Any, store: ImageStore) -> None:
@@ -216,9 +234,7 @@ def test_index_gives_this_hosts_platform(serve: Any, store: ImageStore) -> None:
     assert image.id == sha256(CONFIG)
     assert image.repo_digests == (f"127.0.0.1:{fake.port}/team/app@{sha256(index)}",)
     with pytest.raises(NotFound, match="no matching manifest for linux/s390x"):
-        registry.pull(
-            f"127.0.0.1:{fake.port}/team/app:1", store, {}, lambda event: None, platform="linux/s390x"
-        )
+        pull_by_name(f"127.0.0.1:{fake.port}/team/app:1", store, platform="linux/s390x")
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -297,7 +313,7 @@ def test_server_errors_are_tried_again_and_then_told(serve: Any, store: ImageSto
 
 def test_no_registry_there_fails_at_once(store: ImageStore) -> None:
     with pytest.raises(HostRefused, match=r"cannot reach the registry 127\.0\.0\.1:1: "):
-        registry.pull("127.0.0.1:1/a", store, None, lambda event: None)
+        pull_by_name("127.0.0.1:1/a", store)
 
 
 def test_a_client_that_goes_away_stops_the_pull(serve: Any, store: ImageStore, paths: Paths) -> None:
@@ -307,5 +323,5 @@ def test_a_client_that_goes_away_stops_the_pull(serve: Any, store: ImageStore, p
 
     fake = serve(a_fake())
     with pytest.raises(BrokenPipeError):
-        registry.pull(f"127.0.0.1:{fake.port}/team/app:1", store, None, gone)
+        pull_by_name(f"127.0.0.1:{fake.port}/team/app:1", store, gone)
     assert (store.list(), list(paths.incoming.iterdir())) == ([], [])

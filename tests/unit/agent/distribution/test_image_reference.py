@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from hawse_agent.distribution import manifest, reference
+from hawse_agent.distribution.manifest import Platform
 from hawse_agent.errors import InputError, NotFound
-from hawse_agent.images import manifest, reference
-from hawse_agent.images.manifest import Platform
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -37,7 +37,21 @@ def test_names(text: str, canonical: str, familiar: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "UPPER", "a//b", "a:", "a:b:c", "-a", "a@sha256:12", "a@md5:00", "a b", "../x", "a:.t", "f" * 64],
+    [
+        "",
+        "UPPER",
+        "a//b",
+        "a:",
+        "a:b:c",
+        "-a",
+        "a@sha256:12",
+        "a@md5:00",
+        "a b",
+        "../x",
+        "a:.t",
+        "f" * 64,
+        "app:la/test",
+    ],
 )
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(InputError):
