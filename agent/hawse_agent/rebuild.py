@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hawse_agent.daemon import take_lock
-from hawse_agent.engine.containers import read_copy
+from hawse_agent.engine import recordcopy
 from hawse_agent.engine.state import State
 from hawse_agent.errors import Conflict, HawseError, HostRefused
 from hawse_agent.images import found
@@ -104,7 +104,7 @@ class _Rebuild:
         for directory in sorted(self.paths.containers.iterdir()) if self.paths.containers.is_dir() else ():
             if directory.name.startswith("."):
                 continue  # about to be made when a daemon died: the next one clears it away
-            record = read_copy(self.paths.record_copy(directory.name))
+            record = recordcopy.read(self.paths.record_copy(directory.name))
             if record is None or record.id != directory.name:
                 self._lose(f"container {directory.name[:12]}: its record is damaged; see {directory}")
             else:

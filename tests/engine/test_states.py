@@ -140,6 +140,16 @@ def test_times_of_both_runs(agent: AgentUnderTest) -> None:
     assert first["StartedAt"] <= first["FinishedAt"] < second["StartedAt"] <= second["FinishedAt"]
 
 
+def test_the_end_of_the_last_run_is_known_in_the_next_one(agent: AgentUnderTest) -> None:
+    container = run(agent, "sh", "-c", "mkdir /once && exit 3; exec sleep 1000")
+    container.wait()
+    ended = state(container)["FinishedAt"]
+    container.start()
+    assert state(container)["FinishedAt"] == ended
+    agent.restart()
+    assert (state(container)["Status"], state(container)["FinishedAt"]) == ("running", ended)
+
+
 def test_what_stands_in_the_way_of_a_removal_makes_it_dead(agent: AgentUnderTest) -> None:
     container = run(agent, "true", name="stuck")
     container.wait()

@@ -270,7 +270,6 @@ def test_exec_streams_and_codes(shims: Shims) -> None:
     ours.sendall(b"bc")
     ours.shutdown(socket.SHUT_WR)
     assert frames(read_to_end(ours)) == {1: b"abc", 2: b"err\n"}
-    assert running.shim.exec_state("e1")["exit_code"] == 3
     assert running.wait("exec_exited") == {"event": "exec_exited", "exec": "e1", "exit_code": 3}
     ours, theirs = socket.socketpair()
     running.shim.exec_start("quiet", process, theirs, b"", AttachOptions(stdin=True, stderr=True))
@@ -279,7 +278,7 @@ def test_exec_streams_and_codes(shims: Shims) -> None:
     ours.shutdown(socket.SHUT_WR)
     assert frames(read_to_end(ours)) == {2: b"err\n"}
     with pytest.raises(NotFound):
-        running.shim.exec_state("e2")
+        running.shim.exec_resize("e2", 1, 1)
     with pytest.raises(StartFailed) as caught:
         running.shim.exec_start("e3", replace(process, argv=("nosuch",)), None)
     assert caught.value.container_exit == 127

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hawse_agent.cgroups import Base, Cgroup, Stats, Tree
-from hawse_agent.engine import names, resolve
+from hawse_agent.engine import names, recordcopy, resolve
 from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import STOPPED, Live, Waiter
 from hawse_agent.engine.networks import DEFAULT_NETWORK, Lease, Networks
 from hawse_agent.engine.pending import Pending, PendingAttach, close_all
+from hawse_agent.engine.register import Register
 from hawse_agent.engine.settings import Settings
 from hawse_agent.engine.state import State
 from hawse_agent.engine.views import ContainerState, ContainerView, HealthView, state_from_shim
@@ -42,7 +43,6 @@ from hawse_agent.errors import (
     InputError,
     NotFound,
     OutOfSpace,
-    ProtocolError,
     StartFailed,
 )
 from hawse_agent.failpoints import reach
@@ -67,6 +67,9 @@ START_TIMEOUT = 60.0
 
 END_TIMEOUT = 30.0
 """Seconds from the end of a PID 1 until its supervisor must have told of it."""
+
+QUIET = 1.5
+"""Seconds without a word from any of the shims that a fresh daemon has asked, after which it goes on."""
 
 STUCK_TIMEOUT = 5.0
 """Seconds from SIGKILL until it is looked at why a container has not ended."""
@@ -100,14 +103,10 @@ class Containers:
         self._volumes = volumes
         self._announce = Announcer(events)
         self._watcher = watcher
+        self._register = Register(paths=paths, shelf=state)
         self._guard = threading.RLock()
-        self._records: dict[str, ContainerRecord] = {}
-        self._live: dict[str, Live] = {}
-        self._coming: dict[str, str] = {}
-        """Names of containers that are being made."""
-        self._going: set[str] = set()
-        """Those that somebody is removing."""
         self._pending = Pending()
+        self._exec_ended: Callable[[str, int], None] = lambda exec_id, exit_code: None
         self._arrived = threading.Condition()
         self._announced: Counter[str] = Counter()
         self._hard_nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -116,9 +115,7 @@ class Containers:
 
     def list(self) -> Sequence[ContainerView]:
         """All containers, newest first."""
-        with self._guard:
-            records = list(self._records.values())
-        records.sort(key=lambda record: record.created, reverse=True)
+        known = sorted(self._register.all(), key=lambda pair: pair[0].created, reverse=True)
         endpoints: dict[str, list[Any]] = {}
         ports: dict[str, list[Any]] = {}
         for endpoint in self._state.endpoints():
@@ -128,26 +125,24 @@ class Containers:
         return [
             ContainerView(
                 record=record,
-                state=self._live[record.id].state,
+                state=live.state,
                 endpoints=tuple(endpoints.get(record.id, ())),
                 ports=tuple(ports.get(record.id, ())),
             )
-            for record in records
-            if record.id in self._live
+            for record, live in known
         ]
 
     def get(self, reference: str) -> ContainerView:
-        record = self.record(reference)
+        record, live = self._register.find(reference)
         return ContainerView(
             record=record,
-            state=self._live[record.id].state,
+            state=live.state,
             endpoints=tuple(self._state.endpoints(record.id)),
             ports=tuple(self._state.ports(record.id)),
         )
 
     def record(self, reference: str) -> ContainerRecord:
-        with self._guard:
-            return names.find(self._records.values(), reference)
+        return self._register.record(reference)
 
     def cgroup(self, container_id: str) -> Cgroup:
         return self._cgroups.open(container_id)
@@ -194,8 +189,7 @@ class Containers:
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[shim_logs.LogRecord]:
         """With `follow` until its run ends, over restarts by its policy."""
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         if live.state.status == "dead":
             raise Conflict("can not get logs from container which is dead or marked for removal")
         run = live.runs_over
@@ -213,14 +207,14 @@ class Containers:
     def waiter(
         self, reference: str, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
     ) -> Waiter:
-        live = self._live[self.record(reference).id]
+        _, live = self._register.find(reference)
         if condition == "next-exit":
             return live.next_exit()
         return live.removal() if condition == "removed" else live.not_running()
 
     def wait_healthy(self, reference: str, timeout: float) -> ContainerState:
         """Until healthy (or running, without a health check), unhealthy, or ended."""
-        live = self._live[self.record(reference).id]
+        _, live = self._register.find(reference)
 
         def settled(state: ContainerState) -> bool:
             if state.status != "running":
@@ -231,7 +225,7 @@ class Containers:
         return live.state
 
     def wait_completed(self, reference: str, timeout: float) -> ContainerState:
-        live = self._live[self.record(reference).id]
+        _, live = self._register.find(reference)
         live.wait(lambda state: state.status in STOPPED, timeout)
         return live.state
 
@@ -244,7 +238,7 @@ class Containers:
         """
         image = self._images.get(spec.image)
         container_id = names.new_id()
-        with self._holding_name(spec.name, container_id) as name:
+        with self._register.holding_name(spec.name, container_id) as name:
             return self._create(container_id, replace(spec, name=name), image, inherit or {})
 
     def _create(
@@ -277,7 +271,7 @@ class Containers:
             reach("create: ids")
             if own_ids:
                 record = replace(record, ids=self._find_ids(record))
-            _keep_copy(record, fresh / self._paths.record_copy(record.id).name)
+            recordcopy.keep(record, fresh / self._paths.record_copy(record.id).name)
             reach("create: record")
             self._state.add_container(record)
             recorded = True
@@ -290,15 +284,12 @@ class Containers:
             self._volumes.discard(anonymous)
             shutil.rmtree(fresh, ignore_errors=True)
             raise
-        with self._guard:
-            self._records[container_id] = record
-            self._live[container_id] = Live(ContainerState())
+        live = self._register.add(record, ContainerState())
         self._publish("create", record)
-        return ContainerView(record=record, state=ContainerState())
+        return ContainerView(record=record, state=live.state)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         if live.state.running and not force:
             first = (
                 " and must be unpaused first"
@@ -308,43 +299,38 @@ class Containers:
             raise Conflict(
                 f'cannot remove container "/{record.spec.name}": container is {live.state.status}{first}'
             )
-        with self._guard:
-            if record.id in self._going:
-                raise Conflict(f"removal of container {reference} is already in progress")
-            self._going.add(record.id)
-        try:
+        with self._register.removing(record.id, reference):
             if live.state.running:  # one that is being stopped with time to spare is not waited for
                 self._ask_to_end(record, signal=9, timeout=0)
             with live.lock:
-                if record.id not in self._records:  # it has removed itself meanwhile
+                if self._register.known(record.id) is None:  # it has removed itself meanwhile
                     return
                 if live.state.running:
                     self._stop(record, live, signal=9, timeout=0)
                 self._remove(record, live, volumes=volumes)
-        finally:
-            self._going.discard(record.id)
 
     def rename(self, reference: str, new_name: str) -> None:
-        record = self.record(reference)
+        record, live = self._register.find(reference)
         new_name = names.check_name(new_name)
-        with self._live[record.id].lock:
-            record = self.record(record.id)  # as it is now that nobody else changes it
-            if new_name == record.spec.name:
+        with live.lock:
+            old_name = self.record(record.id).spec.name  # as it is now that nobody else changes it
+            if new_name == old_name:
                 raise Conflict("Renaming a container with the same name as its current name")
             try:
-                self._check_name_free(new_name)
-                self._save(replace(record, spec=replace(record.spec, name=new_name)))
+                self._register.check_name_free(new_name)
+                record = self._register.rewrite(
+                    record.id, lambda now: replace(now, spec=replace(now.spec, name=new_name))
+                )
             except Conflict as error:
                 raise error.at("Error when allocating new name") from None
-        self._networks.renamed(self.record(record.id), record.spec.name)
-        self._publish("rename", self._records[record.id], oldName=f"/{record.spec.name}")
+        self._networks.renamed(record, old_name)
+        self._publish("rename", record, oldName=f"/{old_name}")
 
     # starting and stopping
 
     def start(self, reference: str) -> bool:
         """False when it runs already (Docker's 304). Raises StartFailed with the step that failed."""
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with live.lock:
             record = self.record(record.id)  # as it is now that nobody else changes it
             if live.state.status == "paused":
@@ -358,8 +344,7 @@ class Containers:
 
     def stop(self, reference: str, *, signal: str = "", timeout: float | None = None) -> bool:
         """False when it does not run (Docker's 304)."""
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with live.lock:
             if not live.state.running:
                 return False
@@ -370,21 +355,20 @@ class Containers:
         return True
 
     def restart(self, reference: str, *, signal: str = "", timeout: float | None = None) -> None:
-        record = self.record(reference)
-        with self._live[record.id].lock:
+        record, live = self._register.find(reference)
+        with live.lock:
             self.stop(record.id, signal=signal, timeout=timeout)
             self.start(record.id)
         self._publish("restart", record)
 
     def kill(self, reference: str, signal: str = "KILL") -> None:
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         number = resolve.signal_number(signal)
         if not live.state.running:
             raise Conflict(f"container {record.id} is not running")
         final = number in (9, self._stop_signal(record))
         if final:  # wanted: the policy does not bring it back
-            self._save(replace(self._records[record.id], desired="stopped"))
+            self._register.amend(record.id, desired="stopped")
         elif live.state.status == "restarting":
             raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
         with self.asking(record.id) as shim:
@@ -394,8 +378,7 @@ class Containers:
                 shim.signal(number)
 
     def pause(self, reference: str) -> None:
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with live.lock:
             if live.state.status == "paused":
                 raise Conflict(f"Container {record.id} is already paused")
@@ -409,8 +392,7 @@ class Containers:
         self._publish("pause", record)
 
     def unpause(self, reference: str) -> None:
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with live.lock:
             if live.state.status != "paused":
                 raise Conflict(f"Container {record.id} is not paused")
@@ -423,21 +405,18 @@ class Containers:
         self, reference: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
     ) -> None:
         """Change limits and restart policy of a container, running or not."""
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with live.lock:
-            record = self.record(record.id)  # as it is now that nobody else changes it
-            spec = replace(
-                record.spec,
-                resources=record.spec.resources if resources is None else resources,
-                restart=record.spec.restart if restart is None else restart,
-            )
             if live.state.running:
                 with contextlib.suppress(ConnectionError, FileNotFoundError):  # it ends just now
                     self.reach(record.id).update(
                         resources=None if resources is None else resolve.with_swap(resources), restart=restart
                     )
-            self._save(replace(record, spec=spec))
+            changed: dict[str, Any] = {"resources": resources, "restart": restart}
+            wanted = {name: value for name, value in changed.items() if value is not None}
+            record = self._register.rewrite(
+                record.id, lambda now: replace(now, spec=replace(now.spec, **wanted))
+            )
         self._publish("update", record)
 
     def reapply_limits(self, reference: str) -> None:
@@ -450,8 +429,8 @@ class Containers:
         """Nobody else starts, stops or removes these containers meanwhile."""
         with contextlib.ExitStack() as stack:
             for container_id in sorted(ids):
-                if container_id in self._live:
-                    stack.enter_context(self._live[container_id].lock)
+                if (known := self._register.known(container_id)) is not None:
+                    stack.enter_context(known[1].lock)
             yield
 
     # its files, see `copies`
@@ -479,7 +458,7 @@ class Containers:
     def open_init(self, container_id: str) -> int | None:
         """An owned pidfd of its PID 1; None when it does not run. An end that is under way is waited for."""
         while True:
-            live = self._live[self.record(container_id).id]
+            _, live = self._register.find(container_id)
             state = live.state
             if state.pid and (pidfd := self._checked_pidfd(container_id, state.pid)) is not None:
                 return pidfd
@@ -532,8 +511,7 @@ class Containers:
 
         False when nothing more will come: it has ended, or ends just now, and there is only its log.
         """
-        record = self.record(reference)
-        live = self._live[record.id]
+        record, live = self._register.find(reference)
         with self._guard:
             if live.state.status in STOPPED:
                 if not options.stream:
@@ -557,13 +535,26 @@ class Containers:
 
     def check_executable(self, container_id: str) -> None:
         """Raises Conflict when nothing can be executed in it now."""
-        state = self._live[container_id].state
+        state = self._register.live(container_id).state
         if state.status == "paused":
             raise Conflict(f"Container {container_id} is paused, unpause the container before exec")
         if state.status == "restarting":
             raise Conflict(f"Container {container_id} is restarting, wait until the container is running")
         if state.status != "running":
             raise Conflict(f"container {container_id} is not running")
+
+    def when_exec_ends(self, callback: Callable[[str, int], None]) -> None:
+        """`callback(id, exit_code)`, in the watcher's thread."""
+        self._exec_ended = callback
+
+    def has_stopped(self, container_id: str) -> bool:
+        """Or is gone."""
+        known = self._register.known(container_id)
+        return known is None or known[1].state.status in STOPPED
+
+    def catch_up(self) -> None:
+        """Returns when all that shims have told by now is known."""
+        self._watcher.catch_up()
 
     # coming back after a crash, an upgrade or a reboot
 
@@ -577,19 +568,8 @@ class Containers:
         records = self._state.containers()
         self._finish_creations({record.id for record in records})
         self._ids.tidy(self._paths.containers)
-        asked = [self._try_to_watch(record) for record in records]
-        for record, connection in zip(records, asked, strict=True):
-            live = Live(self._ended_state(record))
-            with self._guard:
-                self._records[record.id] = record
-                self._live[record.id] = live
-            try:
-                watch = self._take_up(live, connection)
-            except TimeoutError:
-                self._reach_later(record, live)
-                continue
-            if watch is not None:
-                self._watcher.add(record.id, watch, self._on_event)
+        for record, live, reached in self._reach_all(records):
+            if reached:
                 continue
             with live.lock:
                 self._forget_run(record)
@@ -599,6 +579,40 @@ class Containers:
                     restart.append(record.id)
         return restart
 
+    def _reach_all(
+        self, records: Sequence[ContainerRecord]
+    ) -> builtins.list[tuple[ContainerRecord, Live, bool]]:
+        """Each with whether it has a shim. They are asked all at once, and none that is held up is waited
+        for: its container runs, as its own file says, and is known better once it answers."""
+        asked: dict[str, socket.socket] = {}
+        late: set[str] = set()
+        for record in records:
+            try:
+                asked[record.id] = self.reach(record.id).ask_to_watch()
+            except (ConnectionError, FileNotFoundError):  # it is leaving, or has left
+                continue
+            except BlockingIOError:
+                late.add(record.id)
+        told = shim_client.first_answers(asked, QUIET)
+        found = []
+        for record in records:
+            live = self._register.add(record, self._ended_state(record))
+            watch = asked.get(record.id)
+            state = told.get(record.id)
+            if state is not None:
+                live.apply_shim(state)
+            elif record.id in late or (watch is not None and record.id not in told):
+                self._believe_file(record, live)
+            else:
+                found.append((record, live, False))
+                continue
+            found.append((record, live, True))
+            if watch is not None:
+                self._watcher.add(record.id, watch, self._on_event)
+            else:
+                self._reach_later(record, live)
+        return found
+
     def _finish_creations(self, recorded: set[str]) -> None:
         """A container is made when it is recorded; what a killed daemon had only begun with is removed."""
         for directory in self._paths.containers.glob(".new-*"):
@@ -606,7 +620,7 @@ class Containers:
             if container_id in recorded:
                 directory.rename(self._paths.container(container_id))
                 continue
-            begun = read_copy(directory / self._paths.record_copy(container_id).name)
+            begun = recordcopy.read(directory / self._paths.record_copy(container_id).name)
             if begun is not None:
                 self._volumes.discard(begun.anonymous)
             _remove_tree(directory)
@@ -623,53 +637,35 @@ class Containers:
                     if self.get(container_id).state.pid == view.state.pid:  # it has not just ended
                         raise
 
-    def _reach(self, record: ContainerRecord, live: Live) -> socket.socket | None:
-        return self._take_up(live, self._ask_to_watch(record))
-
-    def _ask_to_watch(self, record: ContainerRecord) -> socket.socket | None:
+    def _watch_again(self, record: ContainerRecord, live: Live) -> bool:
+        """False when it has no shim any more. How it is now comes as the stream's first word."""
         try:
-            return self.reach(record.id).ask_to_watch()
-        except (ConnectionError, FileNotFoundError):  # it is leaving, or has left
-            return None
+            watch = self.reach(record.id).ask_to_watch()
+        except (ConnectionError, FileNotFoundError):
+            return False
+        except BlockingIOError:
+            self._reach_later(record, live)
+        else:
+            self._watcher.add(record.id, watch, self._on_event)
+        return True
 
-    def _try_to_watch(self, record: ContainerRecord) -> socket.socket | TimeoutError | None:
-        try:
-            return self._ask_to_watch(record)
-        except TimeoutError as error:
-            return error
-
-    def _take_up(self, live: Live, asked: socket.socket | TimeoutError | None) -> socket.socket | None:
-        if asked is None:
-            return None
-        if isinstance(asked, TimeoutError):
-            raise asked
-        try:
-            raw, watch = shim_client.taken_up(asked)
-        except (ConnectionError, ProtocolError):
-            return None
-        live.apply_shim(raw)
-        return watch
-
-    def _reach_later(self, record: ContainerRecord, live: Live) -> None:
-        """A supervisor that is held up: its container runs, as its own file says, and is watched once it
-        answers."""
+    def _believe_file(self, record: ContainerRecord, live: Live) -> None:
         with contextlib.suppress(FileNotFoundError, ValueError):
             live.apply_shim(json.loads((self._paths.shim(record.id) / "state.json").read_bytes()))
         live.change(error="the container's supervisor does not answer")
 
-        def try_again() -> None:
-            while True:
-                try:
-                    watch = self._reach(record, live)
-                except TimeoutError:  # each try has waited for long
-                    continue
-                if watch is not None:
-                    self._watcher.add(record.id, watch, self._on_event)
-                else:
-                    self._lost(record, live)
-                return
+    def _reach_later(self, record: ContainerRecord, live: Live) -> None:
+        """Of a shim that is held up, with so many waiting for it that no more can."""
 
-        threading.Thread(target=try_again, name="reach", daemon=True).start()
+        def wait() -> None:
+            try:
+                watch = self.reach(record.id).ask_to_watch(patient=True)
+            except (ConnectionError, FileNotFoundError):
+                self._lost(record, live)
+            else:
+                self._watcher.add(record.id, watch, self._on_event)
+
+        threading.Thread(target=wait, name="reach", daemon=True).start()
 
     def _ended_state(self, record: ContainerRecord) -> ContainerState:
         """What is left of a run: exit.json, or nothing when it never ran."""
@@ -701,7 +697,7 @@ class Containers:
 
     def _start(self, record: ContainerRecord, live: Live) -> None:
         pending = self._pending.take(record.id)
-        lease = Lease()
+        lease, before = Lease(), record.desired
         try:
             if record.removing:
                 raise Conflict(f"container {record.id} is marked for removal and cannot be started")
@@ -713,7 +709,7 @@ class Containers:
             reach("start: lease")
             lease = self._networks.lease(record)
             reach("start: record")  # before it runs, or a daemon killed in between would not know of it
-            self._save(replace(record, desired="running"))
+            record = self._register.amend(record.id, desired="running")
             reach("start: files")
             config = self._prepare(record, image, lease)
             reach("start: config")
@@ -732,7 +728,7 @@ class Containers:
             close_all(pending)
             if isinstance(error, Exception):
                 with contextlib.suppress(HostRefused):  # a full disk: then it is tried again at the next boot
-                    self._save(replace(self._records[record.id], desired=record.desired), releasing=True)
+                    self._register.amend(record.id, releasing=True, desired=before)
                 code = error.container_exit if isinstance(error, StartFailed) else 128
                 live.exited(status=_status_after_failure(live.state), exit_code=code, error=str(error))
                 if record.spec.auto_remove and not record.removing:
@@ -758,7 +754,7 @@ class Containers:
     def _write_config(self, record: ContainerRecord, config: RuntimeConfig) -> Path:
         """What the shim reads; how the last run ended is past with it."""
         path = self._paths.container(record.id) / "runtime.json"
-        _write_private(path, codec.dumps(config).encode())
+        files.write_private(path, codec.dumps(config).encode())
         (self._paths.container(record.id) / "exit.json").unlink(missing_ok=True)
         return path
 
@@ -769,6 +765,7 @@ class Containers:
         layers = self._layers(image)
         around = replace(self._surroundings(record, layers, namespaces), linked=linked)
         config = resolve.runtime_config(record, image, around)
+        config = replace(config, finished_before=self._register.live(record.id).state.finished_at)
         etc = directory / "etc"
         etc.mkdir(mode=0o755, exist_ok=True)
         spec = record.spec
@@ -814,14 +811,12 @@ class Containers:
 
     def _tell_linked(self, record: ContainerRecord) -> None:
         """Running containers that know this one by a link learn its new address."""
-        with self._guard:
-            linking = [other for other in self._records.values() if other.spec.links]
-        for other in linking:
+        for other, live in self._register.all():
             for link in other.spec.links:
                 name = link.partition(":")[0]
                 if name != record.spec.name and not record.id.startswith(name):
                     continue
-                if self._live[other.id].state.running:
+                if live.state.running:
                     path = self._paths.container(other.id) / "etc" / "hosts"
                     path.write_text(resolve.moved(path.read_text(), self._linked(other, link)))
 
@@ -926,15 +921,13 @@ class Containers:
             return record
         ids = self._find_ids(record)
         if ids != record.ids:
-            record = replace(record, ids=ids)
-            self._save(record)
+            return self._register.amend(record.id, ids=ids)
         return record
 
     def _give_back_ids(self, record: ContainerRecord) -> None:
         if record.ids is None:
             return
-        with self._guard:
-            rest = [other.id for other in self._records.values() if other.ids == record.ids]
+        rest = [other.id for other, _ in self._register.all() if other.ids == record.ids]
         heir = next((self._paths.container(other) for other in rest if other != record.id), None)
         self._ids.give_back(record.ids, self._paths.container(record.id), heir)
 
@@ -947,13 +940,13 @@ class Containers:
             (directory / "files").mkdir(mode=0o700)
         for index, file in enumerate(record.spec.files):
             path = resolve.file_source(directory, index)
-            _write_private(path, resolve.file_bytes(file.content))
+            files.write_private(path, resolve.file_bytes(file.content))
             os.chown(path, file.uid, file.gid)
             path.chmod(file.mode)
 
     def _stop(self, record: ContainerRecord, live: Live, *, signal: int, timeout: float) -> None:
         reach("stop: record")
-        self._save(replace(self._records[record.id], desired="stopped"))
+        self._register.amend(record.id, desired="stopped")
         reach("stop: ask")
         self._ask_to_end(record, signal=signal, timeout=timeout)
         reach("stop: wait")
@@ -990,10 +983,8 @@ class Containers:
         """A daemon that is killed meanwhile leaves it to the next one, which knows by the record."""
         if not record.removing:
             kept = () if not volumes else record.anonymous
-            record = replace(self._records[record.id], removing=True, anonymous=kept)
             reach("remove: record")
-            with contextlib.suppress(NotFound):
-                self._save(record, releasing=True)
+            record = self._register.amend(record.id, releasing=True, removing=True, anonymous=kept)
         close_all(self._pending.take(record.id))
         try:
             reach("remove: lease")
@@ -1011,24 +1002,22 @@ class Containers:
         reach("remove: ids")
         self._give_back_ids(record)
         reach("remove: forget")
-        self._state.delete_container(record.id)
-        with self._guard:
-            self._records.pop(record.id, None)
-            self._live.pop(record.id, None)
-        live.removed()
+        self._register.forget(record.id)
         self._publish("destroy", record)
 
     def _on_event(self, container_id: str, event: dict[str, Any] | None) -> None:
         """Called by the watcher's thread; None is the end of the stream without `gone`: the shim died."""
-        with self._guard:
-            record, live = self._records.get(container_id), self._live.get(container_id)
-        if record is None or live is None:
+        known = self._register.known(container_id)
+        if known is None:
             return
+        record, live = known
         if event is None:
             self._lost(record, live)
             return
-        kind = event["event"]
-        if kind == "exited":
+        kind = event.get("event")
+        if kind is None:  # the answer of one that was asked to be watched
+            live.apply_shim(event["state"])
+        elif kind == "exited":
             self._exited(record, live, event)
         elif kind == "restarted":
             live.change(
@@ -1059,6 +1048,7 @@ class Containers:
         elif kind == "exec_detached":
             self._publish("exec_detach", record, execID=event["exec"])
         elif kind == "exec_exited":
+            self._exec_ended(event["exec"], event["exit_code"])
             self._publish("exec_die", record, execID=event["exec"], exitCode=str(event["exit_code"]))
         elif kind == "gone":
             self._gone(record, live, event["state"])
@@ -1085,14 +1075,12 @@ class Containers:
     def _auto_remove(self, record: ContainerRecord, live: Live) -> None:
         """What stands in its way makes it dead, and its state says what it was."""
         with live.lock, contextlib.suppress(HostRefused):
-            if record.id in self._records:
+            if self._register.known(record.id) is not None:
                 self._remove(record, live, volumes=True)
 
     def _lost(self, record: ContainerRecord, live: Live) -> None:
         """The shim was killed and took its container along (PDEATHSIG); the policy decides what follows."""
-        watch = self._reach(record, live)
-        if watch is not None:  # it lives, and only the stream was lost
-            self._watcher.add(record.id, watch, self._on_event)
+        if self._watch_again(record, live):  # it lives, and only the stream was lost
             return
         told = self._paths.container(record.id) / "exit.json"
         if told.exists():  # it had ended before its shim did
@@ -1114,9 +1102,10 @@ class Containers:
 
         def follow_up() -> None:
             with live.lock:
-                now = self._records.get(record.id)
-                if now is None or live.state.running:  # removed, or started again by somebody
+                known = self._register.known(record.id)
+                if known is None or live.state.running:  # removed, or started again by somebody
                     return
+                now = known[0]
                 self._forget_run(now)
                 if self._restarts_after_loss(now, live.state):
                     with contextlib.suppress(HawseError):  # kept in the state, shown by inspect
@@ -1183,43 +1172,8 @@ class Containers:
         timeout = record.spec.stop_timeout
         return float(resolve.DEFAULT_STOP_TIMEOUT if timeout is None else timeout)
 
-    @contextlib.contextmanager
-    def _holding_name(self, wanted: str, container_id: str) -> Iterator[str]:
-        """For a container that is being made; without a wish it is one that nobody has. Raises Conflict."""
-        wanted = names.check_name(wanted) if wanted else ""
-        with self._guard:
-            if wanted:
-                self._check_name_free(wanted)
-            name = wanted or names.random_name(set(self._taken()))
-            self._coming[name] = container_id
-        try:
-            yield name
-        finally:
-            with self._guard:
-                del self._coming[name]
-
-    def _check_name_free(self, name: str) -> None:
-        with self._guard:
-            owner = self._taken().get(name)
-        if owner is not None:
-            raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{owner}". You have '
-                "to remove (or rename) that container to be able to reuse that name."
-            )
-
-    def _taken(self) -> Mapping[str, str]:
-        """Name → container, those included that are being made at this moment."""
-        return {record.spec.name: record.id for record in self._records.values()} | self._coming
-
     def _volumes_of(self, reference: str) -> ContainerRecord:
         return self.record(reference)
-
-    def _save(self, record: ContainerRecord, *, releasing: bool = False) -> None:
-        self._state.put_container(record, releasing=releasing)
-        with self._guard:
-            self._records[record.id] = record
-        with contextlib.suppress(OSError):  # a full disk: the older copy stays, and the state is what counts
-            _keep_copy(record, self._paths.record_copy(record.id))
 
     def _publish(self, action: str, record: ContainerRecord, **attributes: str) -> None:
         self._announce.container(action, record, **attributes)
@@ -1240,28 +1194,6 @@ def _is_uninterruptible(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].startswith("D")
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Root alone may read it: configs may hold secrets."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-
-
-def _keep_copy(record: ContainerRecord, path: Path) -> None:
-    """What the state says of it, beside it: for `doctor --rebuild`, should the state be lost."""
-    fresh = path.with_suffix(".new")
-    _write_private(fresh, codec.dumps(record).encode())
-    os.rename(fresh, path)
-
-
-def read_copy(path: Path) -> ContainerRecord | None:
-    """None where there is none, or only half of one."""
-    try:
-        return codec.loads(ContainerRecord, path.read_bytes())
-    except (FileNotFoundError, ValueError, HawseError):
-        return None
 
 
 def _read_or_empty(path: Path) -> str:

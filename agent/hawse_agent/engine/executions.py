@@ -33,7 +33,8 @@ class _Execution:
     user: str
     privileged: bool
     started: bool = False
-    last_exit: int | None = None
+    pid: int = 0
+    exit_code: int | None = None
 
 
 class Executions:
@@ -43,6 +44,7 @@ class Executions:
         self._announce = Announcer(events)
         self._lock = threading.Lock()
         self._known: dict[str, _Execution] = {}
+        containers.when_exec_ends(self._ended)
 
     def create(
         self,
@@ -122,23 +124,23 @@ class Executions:
         self._publish("exec_start", execution)
         try:
             with self._containers.asking(execution.container) as shim:
-                shim.exec_start(exec_id, process, client, head, replace(execution.attach, framed=framed))
+                execution.pid = shim.exec_start(
+                    exec_id, process, client, head, replace(execution.attach, framed=framed)
+                )
         except HawseError as error:
-            execution.last_exit = max(126, getattr(error, "container_exit", 126))
+            execution.exit_code = max(126, getattr(error, "container_exit", 126))
             raise
 
+    def _ended(self, exec_id: str, exit_code: int) -> None:
+        with self._lock:
+            if (execution := self._known.get(exec_id)) is not None:
+                execution.exit_code = exit_code
+
     def inspect(self, exec_id: str) -> ExecView:
+        """Also right after its client has seen it end. Waits for no shim."""
         execution = self._get(exec_id)
-        running, pid, exit_code = False, 0, execution.last_exit
-        if execution.started and exit_code is None:
-            try:
-                state = self._containers.reach(execution.container).exec_state(exec_id)
-            except (ConnectionError, FileNotFoundError, NotFound):
-                exit_code = 137  # it went with its container
-            else:
-                running, pid = bool(state["running"]), int(state.get("pid") or 0)
-                exit_code = None if running else int(state["exit_code"])
-            execution.last_exit = exit_code
+        self._containers.catch_up()
+        running = self._runs(execution)
         process = execution.process
         return ExecView(
             id=exec_id,
@@ -152,14 +154,26 @@ class Executions:
             privileged=execution.privileged,
             detach_keys=execution.attach.detach_keys,
             running=running,
-            pid=pid,
-            exit_code=exit_code,
+            pid=execution.pid if running else 0,
+            exit_code=execution.exit_code,
         )
 
-    def of(self, container_id: str) -> list[str]:
-        """Ids of the executions known for a container."""
+    def running(self, container_id: str) -> list[str]:
+        """Ids of the executions that run in a container."""
         with self._lock:
-            return [e.id for e in self._known.values() if e.container == container_id]
+            known = [e for e in self._known.values() if e.container == container_id]
+        if not any(self._runs(execution) for execution in known):
+            return []
+        self._containers.catch_up()
+        return [execution.id for execution in known if self._runs(execution)]
+
+    def _runs(self, execution: _Execution) -> bool:
+        if not execution.started or execution.exit_code is not None:
+            return False
+        if self._containers.has_stopped(execution.container):  # it went with its container
+            execution.exit_code = 137
+            return False
+        return True
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         execution = self._get(exec_id)

@@ -30,6 +30,13 @@ _OF_THE_KERNEL = frozenset(
 )
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Make it anew; root alone may read it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
 def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
     """Swap two entries of one file system in a single step: at no moment is either of them missing."""
     libc.syscall(

@@ -112,6 +112,8 @@ class RuntimeConfig:
     """containers/<id>/<id>-json.log; rotated siblings are `.1`, `.2`…"""
     exit_path: str = ""
     """containers/<id>/exit.json, written by the shim."""
+    finished_before: float = 0.0
+    """When the run before this start ended; 0: there was none."""
     run_dir: str = ""
     """shims/<id>/: shim.sock, state.json."""
     auto_remove: bool = False

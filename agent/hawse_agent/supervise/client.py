@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,10 @@ _OUTPUT = AttachOptions(stdout=True, stderr=True)
 _UCRED = struct.Struct("3i")
 _MAX_DESCRIPTORS = 250
 """SCM_MAX_FD is 253; a start with more reserved ports than this sends several messages."""
+
+
+_AT_ONCE = 1 << 19
+"""More than a stream's buffers hold."""
 
 
 class ShimStarter(Protocol):
@@ -62,10 +66,10 @@ class ShimClient:
         """The full state now, and a stream of all that changes from then on."""
         return taken_up(self.ask_to_watch())
 
-    def ask_to_watch(self) -> socket.socket:
-        """The beginning of `watch`; `taken_up` is the end. Several shims that are asked before the first
-        answer is read answer side by side."""
-        connection = self._connect()
+    def ask_to_watch(self, *, patient: bool = False) -> socket.socket:
+        """The beginning of `watch`: the first line to come is the answer, for `taken_up` or the `Watcher`.
+        Raises BlockingIOError when so many wait for the shim that no more can; `patient` waits till then."""
+        connection = self._connect(None if patient else REQUEST_TIMEOUT)
         try:
             _send_line(connection, {"op": "watch"})
         except BaseException:
@@ -91,19 +95,17 @@ class ShimClient:
         client: socket.socket | None,
         head: bytes = b"",
         options: AttachOptions = _OUTPUT,
-    ) -> None:
-        """`options`: what `client` gets of the streams. Raises StartFailed when it cannot be executed."""
+    ) -> int:
+        """Its process id; how it ends is told to who watches. `options`: what `client` gets of the streams.
+        Raises StartFailed when it cannot be executed."""
         request = {
             "exec": exec_id,
             "process": codec.to_json(process),
             "options": codec.to_json(options),
             "head": head.hex(),
         }
-        self._ask("exec", request, [] if client is None else [client.fileno()])
-
-    def exec_state(self, exec_id: str) -> dict[str, Any]:
-        """`{"running", "pid", "exit_code"}`; raises NotFound."""
-        return self._ask("exec_state", {"exec": exec_id})
+        answer = self._ask("exec", request, [] if client is None else [client.fileno()])
+        return int(answer.get("pid", 0))  # a shim from before an upgrade does not say
 
     def exec_resize(self, exec_id: str, height: int, width: int) -> None:
         self._ask("exec_resize", {"exec": exec_id, "height": height, "width": width})
@@ -133,9 +135,9 @@ class ShimClient:
             request["restart"] = codec.to_json(restart)
         self._ask("update", request)
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, timeout: float | None = REQUEST_TIMEOUT) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        connection.settimeout(REQUEST_TIMEOUT)
+        connection.settimeout(timeout)
         try:
             with files.socket_address(self._path) as address:
                 connection.connect(address)
@@ -145,14 +147,18 @@ class ShimClient:
         return connection
 
     def _ask(self, op: str, fields: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> dict[str, Any]:
-        with self._connect() as connection:
-            try:
+        try:
+            with self._connect() as connection:
                 _send_line(connection, {"op": op, **(fields or {})}, fds)
                 return _check(json.loads(_receive_line(connection)))
-            except TimeoutError as error:
-                raise HostRefused(
-                    f"the container's supervisor has not answered to {op!r} for {REQUEST_TIMEOUT:g} s"
-                ) from error
+        except TimeoutError as error:
+            raise HostRefused(
+                f"the container's supervisor has not answered to {op!r} for {REQUEST_TIMEOUT:g} s"
+            ) from error
+        except BlockingIOError as error:  # its backlog is full
+            raise HostRefused(
+                f"the container's supervisor does not answer to {op!r}: too many wait for it already"
+            ) from error
 
 
 def taken_up(connection: socket.socket) -> tuple[dict[str, Any], socket.socket]:
@@ -164,6 +170,23 @@ def taken_up(connection: socket.socket) -> tuple[dict[str, Any], socket.socket]:
         raise
     connection.settimeout(None)
     return answer["state"], connection
+
+
+def first_answers(asked: Mapping[str, socket.socket], quiet: float) -> dict[str, dict[str, Any] | None]:
+    """What those say that were asked to be watched, until none has said anything for `quiet` seconds. None:
+    it has left, and its connection is closed. Who is missing has not answered yet."""
+    answers: dict[str, dict[str, Any] | None] = {}
+    with selectors.DefaultSelector() as selector:
+        for name, connection in asked.items():
+            selector.register(connection, selectors.EVENT_READ, name)
+        while len(answers) < len(asked) and (ready := selector.select(quiet)):
+            for key, _ in ready:
+                selector.unregister(key.fileobj)
+                try:
+                    answers[key.data], _ = taken_up(asked[key.data])
+                except (ConnectionError, ProtocolError):
+                    answers[key.data] = None
+    return answers
 
 
 def start(
@@ -242,6 +265,7 @@ class Watcher:
         self._wake_out, self._wake_in = socket.socketpair()
         self._lock = threading.Lock()
         self._fresh: list[_Watched] = []
+        self._caught_up: list[threading.Event] = []
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
@@ -254,6 +278,18 @@ class Watcher:
             self._fresh.append(_Watched(container_id, stream, callback))
             self._wake_in.send(b"\0")
 
+    def catch_up(self) -> None:
+        """Returns when all that has come by now has been passed on."""
+        if threading.current_thread() is self._thread:
+            return
+        done = threading.Event()
+        with self._lock:
+            if self._stopping or not self._thread.is_alive():
+                return
+            self._caught_up.append(done)
+            self._wake_in.send(b"\0")
+        done.wait()
+
     def stop(self) -> None:
         """Close all streams; the shims go on without a watcher."""
         with self._lock:
@@ -265,17 +301,17 @@ class Watcher:
     def _run(self) -> None:
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
         while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    self._wake_out.recv(4096)
-                elif not key.data.read():
-                    self._selector.unregister(key.data.stream)
-                    key.data.stream.close()
+            self._pass_on(None)
             with self._lock:
                 fresh, self._fresh = self._fresh, []
+                waiting, self._caught_up = self._caught_up, []
                 stopping = self._stopping
             for watched in fresh:
                 self._selector.register(watched.stream, selectors.EVENT_READ, watched)
+            if waiting:
+                self._pass_on(0)  # what has come since the look above
+            for done in waiting:
+                done.set()
             if stopping:
                 break
         for key in list(self._selector.get_map().values()):
@@ -284,6 +320,14 @@ class Watcher:
         self._selector.close()
         self._wake_in.close()
         self._wake_out.close()
+
+    def _pass_on(self, timeout: float | None) -> None:
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                self._wake_out.recv(4096)
+            elif not key.data.read():
+                self._selector.unregister(key.data.stream)
+                key.data.stream.close()
 
 
 class _Watched:
@@ -297,7 +341,7 @@ class _Watched:
     def read(self) -> bool:
         """Pass on what has come; False at the end of the stream."""
         try:
-            chunk = self.stream.recv(1 << 16)
+            chunk = self.stream.recv(_AT_ONCE)
         except BlockingIOError:
             return True
         except ConnectionError:
@@ -309,7 +353,7 @@ class _Watched:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             event = json.loads(line)
-            self._gone = self._gone or event["event"] == "gone"
+            self._gone = self._gone or event.get("event") == "gone"
             self._pass_on(event)
         return True
 

@@ -51,7 +51,7 @@ class Execution:
 
 
 class Executions:
-    """`exited(id, exit_code)` is called when a process has ended and its output is with its client,
+    """`exited(id, exit_code)` is called when a process has ended, before its client hears of it,
     `detached(id)` when its client has typed the keys that let go."""
 
     def __init__(
@@ -79,10 +79,10 @@ class Executions:
         streams: frozenset[Stream],
         detach: bytes,
         framed: bool | None,
-        done: Callable[[HawseError | None], None],
+        done: Callable[[int | HawseError], None],
     ) -> None:
-        """`done` gets None when its program runs, else why it does not. `client` is owned from now on,
-        whatever happens."""
+        """`done` gets its process id when its program runs, else why it does not. `client` is owned from now
+        on, whatever happens."""
         own = ProcessStreams(
             self._loop,
             tty=process.tty,
@@ -104,7 +104,7 @@ class Executions:
                 own.input_ended()
             own.started(made.console)
             self._forget_old()
-            done(None)
+            done(execution.pid)
 
         def failed(error: HawseError) -> None:
             del self._known[exec_id]
@@ -128,11 +128,6 @@ class Executions:
             keep=job.descriptors,
         )
 
-    def state(self, exec_id: str) -> dict[str, int | bool | None]:
-        execution = self._find(exec_id)
-        code = execution.exit_code
-        return {"running": code is None, "pid": execution.pid, "exit_code": code}
-
     def resize(self, exec_id: str, height: int, width: int) -> None:
         self._find(exec_id).streams.resize(height, width)
 
@@ -153,12 +148,13 @@ class Executions:
 
     def _ended(self, exec_id: str, code: int) -> None:
         execution = self._known[exec_id]
-        execution.exit_code = code  # before the client sees the end, after which it asks for it
+        execution.exit_code = code
         execution.close()
+        self._exited(exec_id, code)  # before the client sees the end, after which it asks for it
 
         def over() -> None:
             self._under_way.discard(exec_id)
-            self._exited(exec_id, code)
+            self._when_quiet()
 
         execution.streams.end(over)
 

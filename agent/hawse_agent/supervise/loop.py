@@ -59,6 +59,11 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
         return timer
 
+    def pause(self, seconds: float) -> None:
+        """Do nothing, whatever is ready."""
+        if seconds > 0:
+            time.sleep(seconds)
+
     def run_once(self) -> None:
         """Wait for something and do it."""
         for fd, events in self._poll.poll(self._wait()):

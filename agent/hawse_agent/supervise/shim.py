@@ -23,6 +23,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ from hawse_agent.supervise.logs import LogRecord
 from hawse_agent.supervise.logwriter import LogWriter, PatientDisk
 from hawse_agent.supervise.loop import PRIORITY, READ, Loop, Timer
 from hawse_agent.supervise.maker import Maker, Running, Spawned
-from hawse_agent.supervise.restart import Backoff, restarts
+from hawse_agent.supervise.restart import Backoff, Stumbles, restarts
 from hawse_agent.supervise.streams import PATIENCE, ProcessStreams
 
 REHEARSALS = 16
@@ -115,6 +116,7 @@ class Config:
     stop_timeout: int = 10
     restart: RestartPolicy = RestartPolicy()
     health: HealthCheck | None = None
+    finished_before: float = 0.0
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -135,7 +137,7 @@ class Shim:
         self._finishing = self._leaving = self._left = False
         self._loop = Loop()
         self._children = Children(self._loop)
-        self._state = State()
+        self._state = State(finished_at=config.finished_before)
         self._log = LogWriter(
             Path(config.log_path),
             config.log,
@@ -153,6 +155,7 @@ class Shim:
             when_quiet=self._maybe_leave,
         )
         self._backoff = Backoff()
+        self._stumbles = Stumbles()
         self._began = self._ran_for = 0.0
         """By a clock that nobody sets, as all that waits here."""
         self._watchers: list[Lines] = []
@@ -187,7 +190,16 @@ class Shim:
             try:
                 self._loop.run_once()
             except Exception:  # a bug of ours must not end the container: it goes on, and the log has it
-                traceback.print_exc()
+                self._stumbled()
+
+    def _stumbled(self) -> None:
+        """What failed may be due again at once, and for ever."""
+        pause, said = self._stumbles.another(time.monotonic())
+        if said:
+            traceback.print_exc()
+            name, count = self._config.id[:12], self._stumbles.count
+            print(f"hawse-shim: {name} has failed {count} times; it goes on", file=sys.stderr, flush=True)
+        self._loop.pause(pause)
 
     # birth
 
@@ -686,7 +698,6 @@ class Shim:
             "state": lambda message, fds: {"state": self._as_json()},
             "watch": lambda message, fds: {"state": self._as_json()},
             "attach": self._on_attach,
-            "exec_state": lambda message, fds: dict(self._executions.state(message["exec"])),
             "resize": lambda message, fds: self._streams.resize(message["height"], message["width"]),
             "exec_resize": lambda message, fds: self._executions.resize(
                 message["exec"], message["height"], message["width"]
@@ -740,7 +751,7 @@ class Shim:
             streams=options.streams,
             detach=detach.parse(options.detach_keys),
             framed=options.framed,
-            done=lambda error: lines.send({} if error is None else error.to_wire()),
+            done=lambda result: lines.send({"pid": result} if isinstance(result, int) else result.to_wire()),
         )
 
     def _on_signal(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -770,7 +781,6 @@ class Shim:
 
     def _exec_exited(self, exec_id: str, exit_code: int) -> None:
         self._tell("exec_exited", exec=exec_id, exit_code=exit_code)
-        self._maybe_leave()
 
     def _host(self) -> Host:
         return Host(document=self._document, pid=self._state.pid, pidfd=self._pidfd)

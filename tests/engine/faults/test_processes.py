@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -18,6 +19,8 @@ from docker.models.containers import Container
 from tests.support import isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.failpoints import Failpoints
+
+from hawse_agent.linux import files
 
 pytestmark = pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)")
 
@@ -41,6 +44,11 @@ def pid_of(container: Container) -> int:
     return int(container.attrs["State"]["Pid"])
 
 
+def error_of(container: Container) -> str:
+    container.reload()
+    return str(container.attrs["State"]["Error"])
+
+
 def titled(start: str) -> list[int]:
     """Processes by the start of their command lines."""
     found = []
@@ -56,8 +64,17 @@ def titled(start: str) -> list[int]:
 
 
 def shim_of(container: Container) -> int:
-    (pid,) = titled(f"hawse-shim: {container.id}")
+    """Not the maker, its child, which is called the same and may be about to leave."""
+    found = titled(f"hawse-shim: {container.id}")
+    (pid,) = [pid for pid in found if parent_of(pid) not in found]
     return pid
+
+
+def parent_of(pid: int) -> int:
+    try:
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):  # it has left: one that found it need not
+        return pid
 
 
 def others_are_served(agent: AgentUnderTest, stuck: str = "") -> None:
@@ -211,6 +228,85 @@ def test_a_shim_that_hangs(agent: AgentUnderTest) -> None:
             os.kill(shim, signal.SIGCONT)
     container.reload()
     assert container.status == "exited"
+
+
+def at_once(work: Callable[[], Any]) -> Any:
+    began = time.monotonic()
+    result = work()
+    assert time.monotonic() - began < 10
+    return result
+
+
+def test_a_fresh_daemon_waits_for_no_shim_that_hangs(agent: AgentUnderTest) -> None:
+    """However many: what their files say is shown, and what they say once they answer."""
+    containers = [run(agent) for _ in range(3)]
+    pids = [pid_of(container) for container in containers]
+    shims = [shim_of(container) for container in containers]
+    agent.kill()
+    for shim in shims:
+        os.kill(shim, signal.SIGSTOP)
+    try:
+        at_once(agent.start)
+        for container, pid in zip(containers, pids, strict=True):
+            assert at_once(lambda container=container: pid_of(container)) == pid
+            assert error_of(container) == "the container's supervisor does not answer"
+        others_are_served(agent, containers[0].name)
+    finally:
+        for shim in shims:
+            os.kill(shim, signal.SIGCONT)
+    for container in containers:
+        wait_until(lambda container=container: error_of(container) == "")
+        container.kill()
+        assert container.wait(timeout=PATIENCE)["StatusCode"] == 137
+
+
+def test_a_shim_that_hangs_with_a_full_backlog(agent: AgentUnderTest) -> None:
+    """Not even a connection can be made."""
+    container = run(agent)
+    shim = shim_of(container)
+    os.kill(shim, signal.SIGSTOP)
+    waiting = []
+    try:
+        path = agent.root / "run/shims" / container.id / "shim.sock"
+        with pytest.raises(BlockingIOError), files.socket_address(path) as address:
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(address)
+        with pytest.raises(APIError, match="too many wait for it already"):
+            at_once(container.pause)
+        agent.kill()
+        at_once(agent.start)
+        assert at_once(lambda: pid_of(container)) > 0
+    finally:
+        os.kill(shim, signal.SIGCONT)
+        for connection in waiting:
+            connection.close()
+    wait_until(lambda: error_of(container) == "")
+    container.remove(force=True)
+
+
+def test_what_is_known_of_an_execution_is_known_without_its_shim(agent: AgentUnderTest) -> None:
+    container = run(agent)
+    lasting = agent.client.api.exec_create(container.id, ["sleep", "1000"])["Id"]
+    agent.client.api.exec_start(lasting, detach=True)
+    ended = agent.client.api.exec_create(container.id, ["sh", "-c", "exit 5"])["Id"]
+    agent.client.api.exec_start(ended)
+    assert agent.client.api.exec_inspect(ended)["ExitCode"] == 5
+    shim = shim_of(container)
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        at_once(container.reload)
+        assert container.attrs["ExecIDs"] == [lasting]
+        shown = at_once(lambda: agent.client.api.exec_inspect(lasting))
+        assert shown["Running"] and shown["ExitCode"] is None
+        assert Path("/proc", str(shown["Pid"]), "cmdline").read_bytes() == b"sleep\x001000\0"
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    container.kill()
+    container.wait()
+    shown = agent.client.api.exec_inspect(lasting)
+    assert (shown["Running"], shown["ExitCode"], shown["Pid"]) == (False, 137, 0)
 
 
 @pytest.mark.parametrize(

@@ -89,20 +89,16 @@ class Containers:
 
     def inspect(self, request: Request) -> Response:
         view = self._containers.get(request.params["id"])
-        executions = [e for e in self._engine.executions.of(view.id) if self._runs(e)]
         return Response(
             json=views.inspect(
                 view,
                 self._image(view),
                 self._networks(),
                 self._engine.paths,
-                executions,
+                self._engine.executions.running(view.id),
                 self._size(view) if request.query.flag("size") else None,
             )
         )
-
-    def _runs(self, execution: str) -> bool:
-        return self._engine.executions.inspect(execution).running
 
     def top(self, request: Request) -> Response:
         pids = self._containers.top(request.params["id"])

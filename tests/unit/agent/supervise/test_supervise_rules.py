@@ -8,7 +8,7 @@ from hawse_agent.errors import InputError
 from hawse_agent.spec import detach
 from hawse_agent.spec.container import HealthCheck, RestartPolicy
 from hawse_agent.supervise.health import Health, Probe, command, duration, shown
-from hawse_agent.supervise.restart import Backoff, restarts
+from hawse_agent.supervise.restart import Backoff, Stumbles, restarts
 
 
 def test_the_delay_doubles_up_to_a_minute_and_begins_again_after_ten_seconds() -> None:
@@ -17,6 +17,19 @@ def test_the_delay_doubles_up_to_a_minute_and_begins_again_after_ten_seconds() -
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
     assert delays[-1] == 60.0
     assert backoff.delay(10.0) == 0.1
+
+
+def test_what_fails_again_and_again_is_tried_less_often_and_said_less_often() -> None:
+    stumbles = Stumbles()
+    now, pauses, said = 100.0, [], []
+    for count in range(1, 21):
+        pause, told = stumbles.another(now)
+        pauses.append(pause)
+        said += [count] if told else []
+        now += pause
+    assert pauses[:4] == [0.0, 0.01, 0.02, 0.04] and pauses[-1] == 1.0
+    assert said == [1, 2, 4, 8, 16]
+    assert stumbles.another(now + 10.0) == (0.0, True)
 
 
 @pytest.mark.parametrize(

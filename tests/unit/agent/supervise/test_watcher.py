@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hawse_agent.supervise.client import Watcher
+from hawse_agent.supervise.client import Watcher, first_answers
 
 
 def test_a_failing_callback_is_said_and_leaves_the_others_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +37,31 @@ def test_a_failing_callback_is_said_and_leaves_the_others_alone(capsys: pytest.C
     assert capsys.readouterr().err.count("OSError: no space left") == 2
     for shim in shims:
         shim.close()
+
+
+def test_who_has_caught_up_knows_all_that_was_told() -> None:
+    watcher = Watcher()
+    heard: list[int] = []
+    ours, theirs = socket.socketpair()
+    watcher.start()
+    watcher.add("one", theirs, lambda _, event: heard.append(event["number"]) if event else None)
+    for number in range(200):
+        ours.sendall(json.dumps({"event": "x", "number": number}).encode() + b"\n")
+        watcher.catch_up()
+        assert heard[-1:] == [number]
+    watcher.stop()
+    watcher.catch_up()
+    ours.close()
+
+
+def test_who_does_not_answer_is_not_waited_for() -> None:
+    pairs = {name: socket.socketpair() for name in ("says", "leaves", "hangs")}
+    pairs["says"][1].sendall(b'{"state": {"pid": 7}}\n{"event": "oom"}\n')
+    pairs["leaves"][1].close()
+    answers = first_answers({name: ours for name, (ours, _) in pairs.items()}, 0.05)
+    assert answers == {"says": {"pid": 7}, "leaves": None}
+    assert pairs["says"][0].recv(100) == b'{"event": "oom"}\n'
+    assert pairs["leaves"][0].fileno() == -1
+    for pair in pairs.values():
+        for one in pair:
+            one.close()
