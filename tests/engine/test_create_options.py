@@ -169,6 +169,22 @@ def test_labels_of_volumes_that_a_mount_makes(agent: AgentUnderTest) -> None:
     }
 
 
+def test_volumes_from_brings_the_same_part_of_a_volume(agent: AgentUnderTest) -> None:
+    """A subpath, and a volume that is empty still: it takes nothing of the borrower's image."""
+    run(agent, "-v", "vol:/d", script="mkdir /d/sub; echo all > /d/secret; echo part > /d/sub/f")
+    mounts = (
+        "--mount",
+        "type=volume,src=vol,dst=/d,volume-subpath=sub",
+        "--mount",
+        "type=volume,dst=/bin/sub",
+    )
+    out(agent, "create", "--name", "lender", *mounts, BUSYBOX, "true")
+    assert run(agent, "--volumes-from", "lender", script="cat /d/*; ls /bin/sub; echo more > /d/g") == "part"
+    out(agent, "create", "--name", "again", "--volumes-from", "lender:ro", BUSYBOX, "true")
+    script = "cat /d/f /d/g; touch /d/h 2>/dev/null || echo refused"
+    assert run(agent, "--volumes-from", "again", script=script).split() == ["part", "more", "refused"]
+
+
 def test_a_directory_of_devices(agent: AgentUnderTest, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     os.mknod(tmp_path / "one", 0o666 | stat.S_IFCHR, os.makedev(1, 3))

@@ -382,22 +382,30 @@ def mounts(
             )
         )
     explicit = {mount.target for mount in spec.mounts}
-    taken_over = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
-    binds += [
-        BindMount(source=mount.source, target=mount.target, read_only=mount.read_only, map_ids=mount.map_ids)
-        for mount in taken_over.values()
-        if mount.kind == "bind"
-    ]
+    inherited = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
     binds += [
         BindMount(
-            source=str(around.volume_dirs[volume]),
-            target=target,
-            read_only=target in taken_over and taken_over[target].read_only,
-            map_ids=True,
+            source=mount.source,
+            target=mount.target,
+            read_only=mount.read_only,
+            propagation=mount.propagation,
+            map_ids=mount.map_ids,
         )
-        for target, volume in record.volumes.items()
-        if target not in explicit
+        for mount in inherited.values()
+        if mount.kind == "bind"
     ]
+    for target, volume in record.volumes.items():
+        if target not in explicit:
+            of = inherited.get(target)
+            binds.append(
+                BindMount(
+                    source=str(around.volume_dirs[volume]),
+                    target=target,
+                    inside=of.subpath if of is not None else "",
+                    read_only=of is not None and of.read_only,
+                    map_ids=True,
+                )
+            )
     binds += [
         BindMount(source=str(file_source(directory, index)), target=file.target, read_only=True, map_ids=True)
         for index, file in enumerate(spec.files)

@@ -136,23 +136,24 @@ class Volumes:
             if mode not in ("", "rw", "ro"):
                 raise InputError(f"volumes-from {entry}: expected NAME, NAME:ro or NAME:rw")
             other = lookup(reference)
-            own = {mount.target: mount for mount in other.spec.mounts if mount.kind != "tmpfs"}
-            mounts = [mount for mount in own.values() if mount.kind == "bind"]
+            lent = {mount.target: mount for mount in self.inherited(other.spec, lookup)}
+            known = lent | {mount.target: mount for mount in other.spec.mounts if mount.kind != "tmpfs"}
+            mounts = [mount for mount in known.values() if mount.kind == "bind"]
             mounts += [
-                replace(own.get(target, Mount(kind="volume", target=target)), source=name)
+                replace(known.get(target, Mount(kind="volume", target=target)), source=name)
                 for target, name in other.volumes.items()
             ]
-            mounts += [m for m in self.inherited(other.spec, lookup) if m.kind == "bind"]
             for mount in mounts:
                 read_only = mount.read_only or mode == "ro"
                 found.setdefault(mount.target, replace(mount, read_only=read_only))
         return tuple(found.values())
 
     def populate(self, record: ContainerRecord, layers: tuple[Path, ...]) -> None:
-        """Docker's first-use copy: an empty volume takes what the image has at the mount's target."""
-        keep_empty = {m.target for m in record.spec.mounts if m.kind == "volume" and (m.no_copy or m.subpath)}
+        """Docker's first-use copy: an empty volume takes what the image has at the mount's target; one that
+        another container lends stays as it is."""
+        own = {m.target: not (m.no_copy or m.subpath) for m in record.spec.mounts if m.kind == "volume"}
         for target, name in record.volumes.items():
-            if target not in keep_empty:
+            if own.get(target, name in record.anonymous):
                 self.store.populate(name, layers, target)
 
     def check_sources(self, record: ContainerRecord) -> None:

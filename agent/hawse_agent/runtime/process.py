@@ -48,7 +48,7 @@ class Child:
     process: ProcessConfig
     stdio: Stdio
     shim: ChildEnd
-    filter: bytes | None
+    filter: seccomp.Filter | None
     step: str = "start"
     warnings: list[str] = field(default_factory=list)
     user: identity.User = identity.User(uid=0, gid=0, groups=(0,), home="/")

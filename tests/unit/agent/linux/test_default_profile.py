@@ -10,7 +10,7 @@ import pytest
 from tests.support import mobyprofile
 from tests.support.bpf import answer
 
-from hawse_agent.linux import seccomp, syscalls
+from hawse_agent.linux import filters, seccomp, syscalls
 from hawse_agent.linux.privilege import CAPABILITIES
 from hawse_agent.runtime.defaults import DEFAULT_CAPABILITIES
 
@@ -63,14 +63,14 @@ def calls(architecture: str) -> Iterator[Call]:
 def program(architecture: str, capabilities: frozenset[str]) -> bytes:
     """As it is loaded: on x86_64 one for all three."""
     native: tuple[syscalls.Abi, ...] = ("aarch64",) if architecture == "aarch64" else ("x86_64", "i386")
-    return seccomp.assemble({abi: seccomp.default_profile(abi, capabilities) for abi in native})
+    return filters.assemble({abi: seccomp.default_profile(abi, capabilities) for abi in native})
 
 
 def ours(filter: bytes, architecture: str, number: int, arguments: Sequence[int]) -> mobyprofile.Answer:
     action = answer(filter, ARCHITECTURES[architecture], number, *arguments)
-    if action == seccomp.ALLOW:
+    if action == filters.ALLOW:
         return mobyprofile.ALLOW
-    assert action & 0xFFFF0000 == seccomp.ERRNO
+    assert action & 0xFFFF0000 == filters.ERRNO
     return action & 0xFFFF
 
 

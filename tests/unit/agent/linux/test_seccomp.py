@@ -10,24 +10,24 @@ import pytest
 from tests.support.bpf import answer
 
 from hawse_agent.errors import InputError, NotSupported
-from hawse_agent.linux import seccomp, syscalls
+from hawse_agent.linux import filters, profilefile, seccomp, syscalls
 from hawse_agent.runtime.defaults import DEFAULT_CAPABILITIES
 
-EPERM, ENOSYS = seccomp.ERRNO | errno.EPERM, seccomp.ERRNO | errno.ENOSYS
+EPERM, ENOSYS = filters.ERRNO | errno.EPERM, filters.ERRNO | errno.ENOSYS
 
 
 def default(abi: syscalls.Abi, *more: str) -> bytes:
-    return seccomp.assemble({abi: seccomp.default_profile(abi, {*DEFAULT_CAPABILITIES, *more})})
+    return filters.assemble({abi: seccomp.default_profile(abi, {*DEFAULT_CAPABILITIES, *more})})
 
 
 @pytest.mark.parametrize("abi", syscalls.ABIS)
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        ("read", seccomp.ALLOW),
-        ("openat2", seccomp.ALLOW),
-        ("ptrace", seccomp.ALLOW),
-        ("chroot", seccomp.ALLOW),
+        ("read", filters.ALLOW),
+        ("openat2", filters.ALLOW),
+        ("ptrace", filters.ALLOW),
+        ("chroot", filters.ALLOW),
         ("mount", EPERM),
         ("unshare", EPERM),
         ("setns", EPERM),
@@ -48,18 +48,18 @@ def test_default(abi: syscalls.Abi, call: str | int, expected: int) -> None:
 @pytest.mark.parametrize(
     ("call", "args", "expected"),
     [
-        ("clone", (0x11,), seccomp.ALLOW),
-        ("clone", (0x3D0F00,), seccomp.ALLOW),
+        ("clone", (0x11,), filters.ALLOW),
+        ("clone", (0x3D0F00,), filters.ALLOW),
         ("clone", (0x10000011,), EPERM),
         ("clone", (0x00020011,), EPERM),
-        ("socket", (2,), seccomp.ALLOW),
-        ("socket", (16,), seccomp.ALLOW),
+        ("socket", (2,), filters.ALLOW),
+        ("socket", (16,), filters.ALLOW),
         ("socket", (38,), EPERM),
         ("socket", (40,), EPERM),
         ("socket", (46,), EPERM),
         ("socket", (1 << 32 | 2,), EPERM),
-        ("personality", (0,), seccomp.ALLOW),
-        ("personality", (0xFFFFFFFF,), seccomp.ALLOW),
+        ("personality", (0,), filters.ALLOW),
+        ("personality", (0xFFFFFFFF,), filters.ALLOW),
         ("personality", (0x0040000,), EPERM),
     ],
 )
@@ -83,15 +83,15 @@ def test_default_looks_at_arguments(call: str, args: tuple[int, ...], expected: 
     ],
 )
 def test_capability_opens_a_call(capability: str, call: str) -> None:
-    assert answer(default("x86_64", capability), "x86_64", call) == seccomp.ALLOW
+    assert answer(default("x86_64", capability), "x86_64", call) == filters.ALLOW
 
 
 def test_one_program_for_two_architectures() -> None:
     profiles = {abi: seccomp.default_profile(abi, DEFAULT_CAPABILITIES) for abi in ("x86_64", "i386")}
-    program = seccomp.assemble(profiles)  # type: ignore[arg-type]
-    assert answer(program, "i386", "waitpid") == seccomp.ALLOW
+    program = filters.assemble(profiles)  # type: ignore[arg-type]
+    assert answer(program, "i386", "waitpid") == filters.ALLOW
     assert answer(program, "i386", "umount") == EPERM
-    assert answer(program, "x86_64", "read") == seccomp.ALLOW
+    assert answer(program, "x86_64", "read") == filters.ALLOW
     assert answer(program, "aarch64", "read") == ENOSYS
     assert len(program) // 8 < 4096
 
@@ -112,7 +112,7 @@ def test_operators(operator: str, value: int, second: int, holds: list[int], fai
     condition = {"index": 1, "value": value, "valueTwo": second, "op": f"SCMP_CMP_{operator}"}
     program = compiled([{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [condition]}])
     for argument in holds:
-        assert answer(program, "x86_64", "read", 0, argument) == seccomp.ALLOW
+        assert answer(program, "x86_64", "read", 0, argument) == filters.ALLOW
     for argument in fails:
         assert answer(program, "x86_64", "read", 0, argument) == EPERM
 
@@ -120,7 +120,7 @@ def test_operators(operator: str, value: int, second: int, holds: list[int], fai
 def test_several_conditions_must_all_hold() -> None:
     conditions = [{"index": index, "value": 1, "op": "SCMP_CMP_EQ"} for index in (0, 2)]
     program = compiled([{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": conditions}])
-    assert answer(program, "x86_64", "read", 1, 0, 1) == seccomp.ALLOW
+    assert answer(program, "x86_64", "read", 1, 0, 1) == filters.ALLOW
     assert answer(program, "x86_64", "read", 1, 0, 0) == EPERM
     assert answer(program, "x86_64", "read", 0, 0, 1) == EPERM
 
@@ -140,14 +140,14 @@ def test_rules_of_capabilities_architectures_and_kernels() -> None:
     ]
     program = compiled(rules)
     answers = {call: answer(program, "x86_64", call) for rule in rules for call in rule["names"][:1]}
-    assert {call for call, action in answers.items() if action == seccomp.ALLOW} == {"ptrace", "arch_prctl"}
+    assert {call for call, action in answers.items() if action == filters.ALLOW} == {"ptrace", "arch_prctl"}
 
 
 def test_allowing_profile_lets_unknown_calls_pass() -> None:
     document = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"name": "mkdir", "action": "SCMP_ACT_KILL"}]}
-    program = seccomp.assemble({"x86_64": seccomp.profile_from_json(document, "x86_64", ())})
-    assert answer(program, "x86_64", "mkdir") == seccomp.KILL_THREAD
-    assert answer(program, "x86_64", 900) == seccomp.ALLOW
+    program = filters.assemble({"x86_64": profilefile.profile_of(document, "x86_64", ())})
+    assert answer(program, "x86_64", "mkdir") == filters.KILL_THREAD
+    assert answer(program, "x86_64", 900) == filters.ALLOW
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_unconfined_is_no_filter() -> None:
 def compiled(rules: list[dict[str, Any]]) -> bytes:
     document = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": rules}
     parsed = json.loads(json.dumps(document))
-    return seccomp.assemble({"x86_64": seccomp.profile_from_json(parsed, "x86_64", DEFAULT_CAPABILITIES)})
+    return filters.assemble({"x86_64": profilefile.profile_of(parsed, "x86_64", DEFAULT_CAPABILITIES)})
