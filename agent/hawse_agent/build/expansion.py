@@ -178,7 +178,9 @@ class _Expansion:
             operator = self._next()
         if operator in ("#", "%") and not empty_is_unset:
             return self._trimmed(name, operator)
-        if operator not in ("-", "+", "?") or not operator:
+        if not operator:
+            raise InputError("missing }")
+        if operator not in ("-", "+", "?"):
             raise InputError(f"${{{name}{':' if empty_is_unset else ''}{operator}: unknown modifier")
         word, _ = self._until("}")
         value = self._value(name)

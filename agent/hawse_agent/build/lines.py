@@ -86,7 +86,7 @@ def _take(found: Directives, name: str, value: str, number: int) -> None:
             frontend = value.split()[0]
             if _SYNTAX.fullmatch(frontend) is None:
                 raise NotSupported(
-                    f"{number}: # syntax={frontend}: only docker/dockerfile:1 is known, no frontend is fetched"
+                    f"{number}: # syntax={frontend}: only docker/dockerfile:1 is known, none is fetched"
                 )
         case "escape":
             if value not in ("\\", "`"):

@@ -1,7 +1,7 @@
 """`RUN --mount=type=cache,target=/root/.cache`: one line of CSV, as in Docker.
 
-Defaults are left to who mounts: a cache's `id` is its target and its root has mode 0755; a secret's `target` is
-`/run/secrets/<id>` unless it has `env`, and its mode is 0400.
+Defaults are left to who mounts: a cache's `id` is its target, its root has mode 0755; a secret's `target` is
+`/run/secrets/<id>` unless it has `env`, its mode is 0400.
 """
 
 from __future__ import annotations

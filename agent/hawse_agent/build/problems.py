@@ -13,6 +13,9 @@ class Problems:
     def add(self, place: Place, error: InputError) -> None:
         self._found.append(((place.file, place.line), error.at(str(place))))
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def raise_any(self) -> None:
         """One problem as it is, several as one error with a line each, in the file's order."""
         errors = [error for _, error in sorted(self._found, key=lambda one: one[0])]

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hawse_agent.build import values
 from hawse_agent.build.expansion import expand, expand_heredoc, expand_words
+from hawse_agent.build.grammar import is_url, refuse_git
 from hawse_agent.build.instructions import (
     Add,
     Arg,
@@ -32,7 +33,6 @@ from hawse_agent.build.instructions import (
     Volume,
     Workdir,
 )
-from hawse_agent.build.parser import is_url, refuse_git
 from hawse_agent.errors import InputError
 
 PREDEFINED = frozenset(
@@ -55,7 +55,7 @@ class Scope:
         escape: str = "\\",
         declared: Mapping[str, str | None] | None = None,
     ) -> None:
-        """`outer` is what stands before the first FROM, and the platform's; `environment` the base image's."""
+        """`outer` is from before the first FROM, and the platform's; `environment` the base image's."""
         self._given = given
         self._outer = outer
         self._environment = dict(environment)
@@ -173,7 +173,7 @@ class Scope:
         chmod = self._one(instruction.chmod)
         if instruction.chmod:
             values.mode(chmod)
-        changes: dict[str, object] = {
+        changes: dict[str, Any] = {
             "sources": sources,
             "destination": destination,
             "heredocs": tuple(self._heredoc(one) for one in instruction.heredocs),

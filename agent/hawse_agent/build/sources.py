@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 from hawse_agent.build.expansion import names
 from hawse_agent.build.globs import clamped, has_wildcards, match
+from hawse_agent.build.grammar import is_url
 from hawse_agent.build.instructions import Copy, Instruction, Place, Run, Transfer
-from hawse_agent.build.parser import is_url
 from hawse_agent.build.problems import Problems
 from hawse_agent.build.scope import Scope
 from hawse_agent.build.stages import SCRATCH, Plan
@@ -20,7 +20,8 @@ def check_sources(
     """`paths` is all that the context has, relative, after .dockerignore.
 
     `environments` are those of base images that are known already; below others only sources without
-    variables can be judged. Raises InputError with every source that is missing, and whatever else expansion shows.
+    variables can be judged. Raises InputError with every source that is missing, and whatever else
+    expansion shows.
     """
     known = {SCRATCH: dict[str, str](), **(environments or {})}
     there = set(paths)

@@ -263,8 +263,8 @@ def _order(stages: list[PlannedStage], target: int) -> list[int]:
         above.pop()
         done.append(index)
 
-    visit(target)
-    needed = list(done)
     for index in range(len(stages)):
         visit(index)
-    return needed
+    done.clear()
+    visit(target)
+    return done

@@ -13,6 +13,12 @@ from typing import NoReturn
 from hawse_agent.errors import InputError
 
 
+def first_word(text: str) -> tuple[str, str]:
+    """In upper case, and what follows it."""
+    parts = text.split(None, 1)
+    return (parts[0].upper() if parts else ""), (parts[1] if len(parts) == 2 else "")
+
+
 def split_words(text: str, escape: str) -> list[str]:
     """At blanks that are neither quoted nor escaped; quotes and escapes stay."""
     words: list[str] = []
