@@ -19,7 +19,7 @@ from hawse_agent.build.instructions import Arg, Copy, Dockerfile, Instruction, O
 from hawse_agent.build.problems import Problems
 from hawse_agent.build.scope import PREDEFINED, Scope
 from hawse_agent.errors import InputError
-from hawse_agent.images.reference import parse as parse_reference
+from hawse_agent.spec.reference import parse as parse_reference
 
 SCRATCH = "scratch"
 
