@@ -18,8 +18,8 @@ from hawse_agent.build.expansion import expand
 from hawse_agent.build.instructions import Arg, Copy, Dockerfile, Instruction, Onbuild, Place, Run, Stage
 from hawse_agent.build.problems import Problems
 from hawse_agent.build.scope import PREDEFINED, Scope
+from hawse_agent.distribution.reference import parse as parse_reference
 from hawse_agent.errors import InputError
-from hawse_agent.spec.reference import parse as parse_reference
 
 SCRATCH = "scratch"
 
