@@ -27,7 +27,7 @@ from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.engine.state import State
 from hawse_agent.errors import HawseError, InputError, NotFound, OutOfSpace
 from hawse_agent.images import archive, layers
-from hawse_agent.images.pull import pull
+from hawse_agent.images.pull import Pulls
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.linux import zstd
 from hawse_agent.paths import Paths, paths_for
@@ -452,15 +452,15 @@ def test_pull_from_a_real_registry(
     name = f"{docker_registry}/team/app:1"
     skopeo("copy", "--format", format, "--dest-tls-verify=false", f"oci:{oci}:one", f"docker://{name}")
     events: list[dict[str, object]] = []
-    image = pull(CLIENT, reference.parse(name), place.store, events.append)
+    image = Pulls(CLIENT, place.store).pull(reference.parse(name), events.append)
     digest = skopeo("inspect", "--tls-verify=false", "--format", "{{.Digest}}", f"docker://{name}").decode()
     assert image.repo_digests == (f"{docker_registry}/team/app@{digest.strip()}",)
     assert events[-1]["status"] == f"Status: Downloaded newer image for {name}"
     check_rootfs(place, image, overlay, place.root / "bundle")
     with pytest.raises(NotFound, match="manifest unknown"):
-        pull(CLIENT, reference.parse(f"{docker_registry}/team/app:2"), place.store, events.append)
+        Pulls(CLIENT, place.store).pull(reference.parse(f"{docker_registry}/team/app:2"), events.append)
     with pytest.raises(HawseError):
-        pull(CLIENT, reference.parse(f"{docker_registry}/nothing"), place.store, events.append)
+        Pulls(CLIENT, place.store).pull(reference.parse(f"{docker_registry}/nothing"), events.append)
 
 
 # -- speed ---------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from types import TracebackType
 from typing import Self
 
 from hawse_agent import __version__
+from hawse_agent.distribution.cancel import Cancel
 from hawse_agent.distribution.trust import Trust, host_of
-from hawse_agent.errors import HostRefused, ProtocolError
+from hawse_agent.errors import ProtocolError
 
 _TIMEOUT = 60.0
 """Seconds of silence, while something is awaited, until a connection counts as dead."""
@@ -27,10 +28,6 @@ _CONNECT_TIMEOUT = 20.0
 _REDIRECTS = 10
 _PIECE = 1 << 18
 _SECRETS = ("authorization", "cookie")
-
-
-class Stopped(HostRefused):
-    """Whoever wanted it does not want it any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._busy: set[http.client.HTTPConnection] = set()
-        self._stopped = threading.Event()
+        self.cancel = Cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -95,8 +92,8 @@ class Connections:
 
     def stop(self) -> None:
         """Cuts all connections; what goes on in other threads raises Stopped."""
+        self.cancel()
         with self._lock:
-            self._stopped.set()
             for connection in self._busy:
                 if connection.sock is not None:
                     _cut(connection.sock)
@@ -104,15 +101,6 @@ class Connections:
             self._idle.clear()
         for connection in idle:
             connection.close()
-
-    def pause(self, seconds: float) -> None:
-        """Raises Stopped at once when `stop` is called."""
-        if self._stopped.wait(seconds):
-            raise _stopped()
-
-    def check(self) -> None:
-        if self._stopped.is_set():
-            raise _stopped()
 
     @contextmanager
     def request(
@@ -134,7 +122,7 @@ class Connections:
                     return
                 raw.read(_PIECE)
             except (OSError, http.client.HTTPException):
-                self.check()  # our own cut, then
+                self.cancel.check()  # our own cut, then
                 raise
             finally:
                 self._returned(connection, target, reusable=response.whole)
@@ -166,7 +154,7 @@ class Connections:
                 return connection, self._sent(connection, method, target, headers, body)
             except BaseException as error:
                 self._returned(connection, target, reusable=False)
-                self.check()
+                self.cancel.check()
                 if fresh or not isinstance(error, ConnectionError | http.client.BadStatusLine):
                     raise
 
@@ -204,9 +192,8 @@ class Connections:
     def _connection(self, target: urllib.parse.SplitResult) -> tuple[http.client.HTTPConnection, bool]:
         """And whether it is new."""
         key = (target.scheme, target.netloc)
+        self.cancel.check()
         with self._lock:
-            if self._stopped.is_set():
-                raise _stopped()
             if kept := self._idle.get(key):
                 connection = kept.pop()
                 self._busy.add(connection)
@@ -221,11 +208,11 @@ class Connections:
                 connection.sock.settimeout(_TIMEOUT)
         except BaseException:
             self._returned(connection, target, reusable=False)
-            self.check()
+            self.cancel.check()
             raise
-        if self._stopped.is_set():  # `stop` came while it was being made, and found nothing to cut
+        if self.cancel.said:  # `stop` came while it was being made, and found nothing to cut
             self._returned(connection, target, reusable=False)
-            raise _stopped()
+            self.cancel.check()
         return connection, True
 
     def _made(self, target: urllib.parse.SplitResult) -> http.client.HTTPConnection:
@@ -252,7 +239,7 @@ class Connections:
     ) -> None:
         with self._lock:
             self._busy.discard(connection)
-            if reusable and connection.sock is not None and not self._stopped.is_set():
+            if reusable and connection.sock is not None and not self.cancel.said:
                 self._idle.setdefault((target.scheme, target.netloc), []).append(connection)
                 return
         connection.close()
@@ -263,7 +250,3 @@ def _cut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
         pass  # the other side was faster
-
-
-def _stopped() -> Stopped:
-    return Stopped("stopped: nobody waits for it any more")

@@ -90,11 +90,11 @@ class Patience:
             self._waited += error.retry_after
             if self._waited > _MOST_WAITED:
                 raise error
-            self._endpoint.connections.pause(error.retry_after)
+            self._endpoint.connections.cancel.pause(error.retry_after)
         elif self._failures >= _ATTEMPTS or not self._passes(error):
             raise error
         else:
-            self._endpoint.connections.pause(_pause(self._failures))
+            self._endpoint.connections.cancel.pause(_pause(self._failures))
 
     def _passes(self, error: Exception) -> bool:
         if isinstance(error, Refused):

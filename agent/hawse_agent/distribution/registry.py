@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from hawse_agent.distribution import manifest, reference
-from hawse_agent.distribution.connections import Body, Connections, Response, Stopped
+from hawse_agent.distribution.cancel import Cancel, Stopped
+from hawse_agent.distribution.connections import Body, Connections, Response
 from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.documents import MAX_JSON, parse_json, sha256
 from hawse_agent.distribution.endpoint import Endpoint, Patience, Refused, Tokens, Transient, reason
@@ -166,6 +167,11 @@ class Repository:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def cancel(self) -> Cancel:
+        """Said when it was stopped, or left."""
+        return self._connections.cancel
 
     def stop(self) -> None:
         """From any thread: what goes on raises Stopped."""

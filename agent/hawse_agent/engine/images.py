@@ -13,7 +13,7 @@ from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
 from hawse_agent.images import archive
-from hawse_agent.images.pull import pull
+from hawse_agent.images.pull import Pulls
 from hawse_agent.images.store import Image, ImageStore, Pruned
 from hawse_agent.spec.records import ContainerRecord
 
@@ -33,6 +33,7 @@ class Images:
     ) -> None:
         self.store = store
         self.registries = registries
+        self._pulls = Pulls(registries, store)
         self._events = events
         self._containers = containers
         self._adding = threading.Lock()
@@ -83,8 +84,7 @@ class Images:
         return image
 
     def pull(self, ref: str, progress: Progress, credentials: Credentials = NOBODY) -> Image:
-        with self._adding:
-            image = pull(self.registries, reference.parse(ref), self.store, progress, credentials)
+        image = self._pulls.pull(reference.parse(ref), progress, credentials)
         name = reference.familiar(ref)
         self._events.publish("image", "pull", name, {**image.config.labels, "name": name.rpartition(":")[0]})
         return image

@@ -13,7 +13,6 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from hawse_agent.errors import InputError, ProtocolError
 from hawse_agent.images.compression import Readable, plain
@@ -36,7 +35,7 @@ class Unpacked:
     """Bytes of its files: what Docker calls the size of a layer."""
 
 
-def unpack(blob: BinaryIO, directory: Path) -> Unpacked:
+def unpack(blob: Readable, directory: Path) -> Unpacked:
     """Unpack a layer, compressed or not, into an empty `directory`.
 
     Raises ProtocolError for damaged data, InputError for an entry that no layer may have, OSError.

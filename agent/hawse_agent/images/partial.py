@@ -96,6 +96,11 @@ class Partials:
         except FileNotFoundError:
             return 0
 
+    def open(self, digest: str) -> BinaryIO:
+        """What is here of a blob, also while it is being written. It stays when it becomes whole."""
+        with disk("read a blob"):
+            return (self._directory / self._blobs.path(digest).name).open("rb", buffering=0)
+
     @contextmanager
     def writer(self, digest: str, offset: int = 0, size: int | None = None) -> Iterator[PartialWriter]:
         """What follows after `offset` bytes; when the block ends well the blob must be whole.

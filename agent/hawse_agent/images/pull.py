@@ -1,132 +1,343 @@
 """Pulls images from registries.
 
-manifest, or index → manifest of the platform      each verified by its digest
-configuration and layers that are not here yet     some at a time, resumed where they were cut
-commit_manifest                                     unpack and name
+    manifest, or index → manifest of the platform      each verified by its digest
+    configuration                                       tells the layers' diff_ids
+    layers, some at a time                              unpacked while they arrive, resumed where they were
+    cut commit_manifest                                     the record and the name
+
+A blob comes once, however many pulls want it; a layer is unpacked once. Neither is used before every byte of
+it is verified.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 from hawse_agent.distribution import manifest
+from hawse_agent.distribution.cancel import Cancel, Stopped
 from hawse_agent.distribution.credentials import NOBODY, Credentials
-from hawse_agent.distribution.manifest import Descriptor
+from hawse_agent.distribution.documents import MAX_JSON, parse_json, sha256
+from hawse_agent.distribution.manifest import Descriptor, Platform
 from hawse_agent.distribution.reference import Reference
-from hawse_agent.distribution.registry import Client, Repository
-from hawse_agent.errors import HawseError, HostRefused, NotFound, OutOfSpace
+from hawse_agent.distribution.registry import Client, Found, Repository
+from hawse_agent.errors import (
+    Conflict,
+    HawseError,
+    HostRefused,
+    InputError,
+    NotFound,
+    NotSupported,
+    OutOfSpace,
+    ProtocolError,
+)
+from hawse_agent.images.arriving import Abandoned, Arrivals, Arriving, Heard
+from hawse_agent.images.hold import Hold
+from hawse_agent.images.image import Layer, diff_ids
 from hawse_agent.images.store import Image, ImageStore
+from hawse_agent.linux import zstd
 
 Progress = Callable[[dict[str, Any]], None]
+"""Hears what Docker's clients expect. What it raises ends the pull."""
 
-_PROGRESS_SECONDS = 0.2
+_PROGRESS_SECONDS = 0.1
 
 
-def pull(
-    client: Client,
-    name: Reference,
-    store: ImageStore,
-    progress: Progress,
-    credentials: Credentials = NOBODY,
-    *,
-    platform: str = "",
-) -> Image:
-    """Make the image present under its name; `progress` hears what Docker's clients expect.
+class Pulls:
+    """Of one store, from all registries."""
 
-    Raises NotFound for what the registry does not have or does not show, HostRefused when it cannot be
-    reached, ProtocolError for damaged data, OutOfSpace.
-    """
-    wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
-    with client.repository(name, credentials) as repository:
-        found = repository.find(name.digest or name.tag, wanted)
-        progress({"status": f"Pulling from {name.path}", "id": name.tag or name.digest})
-        parsed = found.manifest
-        before = _present(store, name)
-        blobs = {blob.digest: blob for blob in (parsed.config, *parsed.layers)}
-        fetched: list[str] = []
+    def __init__(self, client: Client, store: ImageStore) -> None:
+        self._client = client
+        self._store = store
+        self._arrivals = Arrivals()
+
+    def pull(
+        self,
+        name: Reference,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        platform: str = "",
+        cancel: Cancel | None = None,
+    ) -> Image:
+        """Make the image present under its name.
+
+        Raises NotFound for what the registry does not have or does not show, HostRefused when it cannot be
+        reached, NotSupported and InputError for what is no image for us, ProtocolError for damaged data,
+        OutOfSpace, Stopped.
+        """
+        wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
+        with (
+            self._client.repository(name, credentials) as repository,
+            (cancel or Cancel()).calling(repository.stop),
+        ):
+            return self._pulled(repository, name.digest or name.tag, wanted, progress)
+
+    def pull_all(
+        self,
+        name: Reference,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        platform: str = "",
+        cancel: Cancel | None = None,
+    ) -> list[Image]:
+        """Every tag of a repository. Raises as `pull`."""
+        wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
+        images = []
+        with (
+            self._client.repository(name, credentials) as repository,
+            (cancel or Cancel()).calling(repository.stop),
+        ):
+            for tag in repository.tags():
+                images.append(self._pulled(repository, tag, wanted, progress))
+        if not images:
+            raise NotFound(f"{name.familiar_name} has no tags")
+        return images
+
+    def _pulled(
+        self, repository: Repository, tag_or_digest: str, wanted: Platform, progress: Progress
+    ) -> Image:
+        name = repository.name
+        tagged = "" if ":" in tag_or_digest else f"{name.name}:{tag_or_digest}"
+        full = tagged or f"{name.name}@{tag_or_digest}"
+        found = repository.find(tag_or_digest, wanted)
+        progress({"status": f"Pulling from {name.path}", "id": tag_or_digest})
+        before = self._present(full)
+        blobs = [found.document.digest, found.manifest.config.digest]
+        blobs += [layer.digest for layer in found.manifest.layers]
         try:
-            fetched.append(store.blobs.put(found.document.data))
-            _download(
-                repository,
-                store,
-                list(blobs.values()),
-                parsed.config.digest,
-                fetched,
-                progress,
-                client.settings.parallel,
-            )
-            image = store.commit_manifest(found.document.digest, [] if name.digest else [name.canonical])
+            with self._store.hold() as hold:
+                hold.add_blobs(blobs)
+                _Pull(
+                    parallel=self._client.settings.parallel,
+                    store=self._store,
+                    arrivals=self._arrivals,
+                    repository=repository,
+                    found=found,
+                    hold=hold,
+                    progress=progress,
+                ).run()
+                image = self._store.commit_manifest(found.document.digest, [tagged] if tagged else [])
         except HawseError as error:
             if isinstance(error, OutOfSpace) or not isinstance(error, HostRefused):
-                store.forget_blobs(fetched)  # a cut connection leaves the whole blobs for the next try
+                self._store.forget_blobs(blobs)  # a cut connection leaves the whole blobs for the next try
             raise
-    for layer in parsed.layers:
-        progress({"status": "Pull complete", "progressDetail": {}, "id": _short(layer.digest)})
-    store.note_digest(image.id, f"{name.name}@{found.top.digest}")
-    progress({"status": f"Digest: {found.top.digest}"})
-    changed = "Image is up to date" if before == image.id else "Downloaded newer image"
-    progress({"status": f"Status: {changed} for {name.familiar}"})
-    return store.get(image.id)
+        self._store.note_digest(image.id, f"{name.name}@{found.top.digest}")
+        progress({"status": f"Digest: {found.top.digest}"})
+        changed = "Image is up to date" if before == image.id else "Downloaded newer image"
+        shown = f"{name.familiar_name}{'@' if ':' in tag_or_digest else ':'}{tag_or_digest}"
+        progress({"status": f"Status: {changed} for {shown}"})
+        return self._store.get(image.id)
 
-
-def _present(store: ImageStore, name: Reference) -> str:
-    try:
-        return store.get(name.canonical).id
-    except NotFound:
-        return ""
-
-
-# -- blobs ---------------------------------------------------------------------------------------
-
-
-def _download(
-    repository: Repository,
-    store: ImageStore,
-    blobs: Sequence[Descriptor],
-    config: str,
-    fetched: list[str],
-    progress: Progress,
-    parallel: int,
-) -> None:
-    """Those that are not here, a few at a time. The first failure stops all."""
-    lock, stop = threading.Lock(), threading.Event()
-
-    def tell(blob: Descriptor, status: str, **detail: int) -> None:
-        if blob.digest != config:
-            with lock:
-                progress({"status": status, "progressDetail": detail, "id": _short(blob.digest)})
-
-    def fetch(blob: Descriptor) -> None:
-        shown = 0.0
-        with store.blob_writer(blob.digest, blob.size) as writer:
-            for piece in repository.blob(blob):
-                writer.write(piece)
-                if stop.is_set():
-                    raise HostRefused("the pull was stopped")
-                if time.monotonic() - shown > _PROGRESS_SECONDS:
-                    shown = time.monotonic()
-                    tell(blob, "Downloading", current=writer.size, total=blob.size)
-        fetched.append(blob.digest)
-        tell(blob, "Download complete")
-
-    absent = set(store.missing_blobs([blob.digest for blob in blobs]))
-    for blob in blobs:
-        tell(blob, "Pulling fs layer" if blob.digest in absent else "Already exists")
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="pull") as pool:
-        futures = [pool.submit(fetch, blob) for blob in blobs if blob.digest in absent]
+    def _present(self, full: str) -> str:
         try:
+            return self._store.get(full).id
+        except NotFound:
+            return ""
+
+
+class _Pull:
+    """The blobs of one image."""
+
+    def __init__(
+        self,
+        *,
+        parallel: int,
+        store: ImageStore,
+        arrivals: Arrivals,
+        repository: Repository,
+        found: Found,
+        hold: Hold,
+        progress: Progress,
+    ) -> None:
+        self._parallel = parallel
+        self._store = store
+        self._arrivals = arrivals
+        self._repository = repository
+        self._found = found
+        self._hold = hold
+        self._progress = progress
+        self._telling = threading.Lock()
+        self._failed: dict[str, Exception] = {}
+        self._resumed: dict[str, bool] = {}
+        """Blobs of which a part was here before."""
+        self._unheard: Exception | None = None
+
+    def run(self) -> None:
+        """The first failure stops all."""
+        self._store.blobs.put(self._found.document.data)
+        absent = []
+        for layer in self._layers():
+            here = self._store.known_layer(layer.diff_id)
+            if here is not None and here.digest == layer.digest:
+                self._tell(layer, "Already exists")
+            else:
+                self._tell(layer, "Pulling fs layer")
+                absent.append(layer)
+        for layer in absent[self._parallel :]:
+            self._tell(layer, "Waiting")
+        with ThreadPoolExecutor(max_workers=self._parallel, thread_name_prefix="pull") as pool:
+            futures = [pool.submit(self._obtain, layer) for layer in absent]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failed = [error for future in done if (error := future.exception()) is not None]
             if failed:
-                raise failed[0]
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+                self._repository.stop()
+                pool.shutdown(cancel_futures=True)
+                told = next((error for error in failed if not isinstance(error, Stopped)), failed[0])
+                raise self._unheard or told
+
+    def _layers(self) -> list[Layer]:
+        """Each once, as the manifest and the configuration say."""
+        shown = self._repository.name.familiar
+        parsed = self._found.manifest
+        configuration = parse_json(self._configuration(parsed.config), f"the configuration of {shown}")
+        wanted = diff_ids(configuration, shown)
+        if len(wanted) != len(parsed.layers):
+            raise InputError(
+                f"{shown} is no container image: "
+                f"its configuration has {len(wanted)} layers, its manifest {len(parsed.layers)}"
+            )
+        for blob in parsed.layers:
+            if "zstd" in blob.media_type and not zstd.available():
+                raise NotSupported(
+                    f"{shown}: layer {blob.digest} is compressed with zstd, and this host has no libzstd",
+                    hint="install libzstd, or push the image with gzip layers",
+                )
+        layers = {
+            (blob.digest, diff_id): Layer(
+                digest=blob.digest, media_type=blob.media_type, size=blob.size, diff_id=diff_id
+            )
+            for blob, diff_id in zip(parsed.layers, wanted, strict=True)
+        }
+        return list(layers.values())
+
+    def _configuration(self, config: Descriptor) -> bytes:
+        if self._store.blobs.has(config.digest):
+            return self._store.blobs.read(config.digest)
+        if config.size > MAX_JSON:
+            raise InputError(f"{config.digest} is larger than any configuration: not an image")
+        while True:
+            data = b"".join(self._repository.blob(config))
+            if (got := sha256(data)) == config.digest:
+                self._store.blobs.put(data)
+                return data
+            if not self._repository.leave():
+                raise ProtocolError(f"blob {config.digest} is damaged: its digest is {got}")
+
+    # -- one layer -------------------------------------------------------------------------------
+
+    def _obtain(self, layer: Layer) -> None:
+        """Its blob in the store, and it unpacked in the hold."""
+        cancel = self._repository.cancel
+        while not self._store.blobs.has(layer.digest):
+            arriving, leads = self._arrivals.join(layer.digest, layer.size)
+            if leads:
+                # A thread of its own, so that unpacking does not hold up what arrives.
+                download = threading.Thread(
+                    target=self._download, args=(layer, arriving), name="download", daemon=True
+                )
+                download.start()
+            try:
+                with arriving.listening(self._watch(layer, "Downloading")):
+                    incoming = _Incoming(arriving, cancel, self._watch(layer, "Extracting"))
+                    self._store.unpack(layer, self._hold, incoming)
+                    arriving.wait(cancel)
+                if not leads:
+                    self._tell(layer, "Download complete")
+            except Abandoned:
+                cancel.check()
+                if leads and layer.digest in self._failed:
+                    raise self._failed[layer.digest] from None
+        self._store.unpack(layer, self._hold)
+        self._tell(layer, "Pull complete")
+
+    def _download(self, layer: Layer, arriving: Arriving) -> None:
+        """Never raises: who reads is told, and the one who leads finds the reason in `_failed`."""
+        try:
+            self._fetch(layer, arriving)
+        except Exception as error:
+            wrong = isinstance(error, ProtocolError) and self._again(layer)
+            if not wrong:
+                self._failed[layer.digest] = error
+            self._arrivals.leave(layer.digest)
+            arriving.fail(Abandoned(f"the download of {layer.digest} was given up"))
+        else:
+            self._tell_all(layer, "Download complete")
+            self._arrivals.leave(layer.digest)
+            arriving.finish()
+
+    def _fetch(self, layer: Layer, arriving: Arriving) -> None:
+        """What of the blob is not here yet; its bytes are verified when this returns."""
+        partials, blob = self._store.partials, layer.blob
+        while (offset := partials.offset(layer.digest)) is not None:
+            self._repository.cancel.check()
+            self._resumed[layer.digest] = offset > 0
+            try:
+                with partials.writer(layer.digest, offset, layer.size) as writer:
+                    arriving.begun(lambda: partials.open(layer.digest), offset)
+                    for piece in self._repository.blob(blob, offset):
+                        writer.write(piece)
+                        arriving.advance(writer.size)
+                    self._tell_all(layer, "Verifying Checksum")
+                return
+            except Conflict:  # the controller has begun to send the same blob
+                continue
+        arriving.begun(lambda: self._store.blobs.open(layer.digest), layer.size)
+
+    def _again(self, layer: Layer) -> bool:
+        """Whether wrong bytes may come right: those that were here may have been wrong, or a mirror's."""
+        return self._resumed.pop(layer.digest, False) or self._repository.leave()
+
+    # -- what is told ----------------------------------------------------------------------------
+
+    def _watch(self, layer: Layer, status: str) -> Heard:
+        """Tells how far it is, now and then. Called by whoever downloads, perhaps for somebody else."""
+        shown = 0.0
+
+        def heard(here: int) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > _PROGRESS_SECONDS:
+                shown = time.monotonic()
+                self._tell_all(layer, status, current=here, total=layer.size)
+
+        return heard
+
+    def _tell_all(self, layer: Layer, status: str, **detail: int) -> None:
+        """As `_tell`, from a thread that cannot raise what it meets: the pull ends by it."""
+        try:
+            self._tell(layer, status, **detail)
+        except Exception as error:
+            self._unheard = self._unheard or error
+            self._repository.stop()
+
+    def _tell(self, layer: Layer, status: str, **detail: int) -> None:
+        with self._telling:
+            self._progress({"status": status, "progressDetail": detail, "id": layer.digest[7:19]})
 
 
-def _short(digest: str) -> str:
-    return digest[7:19]
+class _Incoming:
+    """A layer's blob as the store reads it; what is read after all has come is told as unpacking."""
+
+    def __init__(self, arriving: Arriving, cancel: Cancel, heard: Heard) -> None:
+        self._arriving = arriving
+        self._cancel = cancel
+        self._heard = heard
+
+    @contextmanager
+    def reader(self) -> Iterator[_Incoming]:
+        with self._arriving.reader(self._cancel) as self._reader:
+            yield self
+
+    def read(self, size: int, /) -> bytes:
+        data = self._reader.read(size)
+        if self._arriving.whole:
+            self._heard(self._reader.position)
+        return data
+
+    def wait(self) -> None:
+        self._arriving.wait(self._cancel)

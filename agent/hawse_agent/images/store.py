@@ -32,6 +32,7 @@ from hawse_agent.distribution.manifest import Descriptor, Manifest
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError
 from hawse_agent.images import layers
 from hawse_agent.images.blobs import Blobs, BlobWriter, disk
+from hawse_agent.images.compression import Readable
 from hawse_agent.images.directories import LayerDirectories
 from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image, ImageConfig, ImageRecord, Layer, diff_ids, image_of
@@ -63,6 +64,14 @@ class Table(Protocol):
     def keep_layers(self, holder: str, layers: Sequence[tuple[str, str]]) -> None: ...
     def drop_layers(self, holder: str) -> None: ...
     def kept_layers(self) -> list[tuple[str, str]]: ...
+
+
+class Incoming(Protocol):
+    """A blob that is read while it comes."""
+
+    def reader(self) -> AbstractContextManager[Readable]: ...
+    def wait(self) -> None:
+        """Until it is whole and verified."""
 
 
 InUse = Callable[[str], list[str]]
@@ -164,6 +173,13 @@ class ImageStore:
                 for name in names:
                     self._table.put_tag(name, image_id)
                 return self.get(image_id)
+
+    def unpack(self, layer: Layer, hold: Hold, incoming: Incoming | None = None) -> Layer:
+        """The layer with its sizes, unpacked and held: of its blob, or while that comes.
+
+        Raises InputError for what is no layer, what `incoming` raises, OutOfSpace.
+        """
+        return self._unpacked(layer, hold, incoming)
 
     def create(
         self,
@@ -413,14 +429,14 @@ class ImageStore:
         image_of(image_id, record, (), ())
         return record
 
-    def _unpacked(self, layer: Layer, hold: Hold) -> Layer:
+    def _unpacked(self, layer: Layer, hold: Hold, incoming: Incoming | None = None) -> Layer:
         """The layer with its sizes, unpacked and held. One that is here already is taken by its diff_id; that
         its new blob holds the same is not looked at."""
         with self._unpacking.turn(layer.diff_id):
             known = self._known(layer.diff_id, hold)
             if known is None:
                 with self._directories.fresh() as directory:
-                    known = self._unpack(layer, directory)
+                    known = self._unpack(layer, directory, incoming)
                     with self._lock:
                         self._directories.publish(directory, layer.diff_id)
                         hold.add_layer(known)
@@ -434,14 +450,20 @@ class ImageStore:
                 hold.add_layer(known)
             return known
 
-    def _unpack(self, layer: Layer, directory: Path) -> Layer:
+    def _unpack(self, layer: Layer, directory: Path, incoming: Incoming | None) -> Layer:
+        source = incoming.reader() if incoming else self.blobs.open(layer.digest)
         try:
-            with disk(f"unpack layer {layer.digest}"), self.blobs.open(layer.digest) as blob:
+            with disk(f"unpack layer {layer.digest}"), source as blob:
                 unpacked = layers.unpack(blob, directory)
+            if incoming:
+                incoming.wait()
             if unpacked.diff_id != layer.diff_id:
                 raise ProtocolError(f"it holds {unpacked.diff_id}, not {layer.diff_id}")
         except ProtocolError as error:
-            self.blobs.verify(layer.digest)  # says so when our own copy went bad
+            if incoming:
+                incoming.wait()  # says so when wrong bytes came
+            else:
+                self.blobs.verify(layer.digest)  # says so when our own copy went bad
             raise InputError(f"layer {layer.digest} is damaged: {error.message}") from error
         except InputError as error:
             raise InputError(f"layer {layer.digest}: {error.message}") from error

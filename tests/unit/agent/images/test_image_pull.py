@@ -25,7 +25,7 @@ from hawse_agent.distribution.registry import Client
 from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.engine.state import State
 from hawse_agent.errors import HostRefused, NotFound, ProtocolError
-from hawse_agent.images import pull as pulling
+from hawse_agent.images.pull import Progress, Pulls
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.paths import Paths, paths_for
 
@@ -182,14 +182,14 @@ def pull(fake: Fake, store: ImageStore, tag: str = ":1", **auth: str) -> tuple[I
 def pull_by_name(
     name: str,
     store: ImageStore,
-    progress: pulling.Progress = lambda event: None,
+    progress: Progress = lambda event: None,
     credentials: Credentials = NOBODY,
     *,
     platform: str = "",
     settings: RegistrySettings = DEFAULTS,
 ) -> Image:
-    client = Client(settings, {})
-    return pulling.pull(client, reference.parse(name), store, progress, credentials, platform=platform)
+    pulls = Pulls(Client(settings, {}), store)
+    return pulls.pull(reference.parse(name), progress, credentials, platform=platform)
 
 
 def test_pull_and_pull_again(serve: Any, store: ImageStore) -> None:
