@@ -42,6 +42,10 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     ),
     "stop": ("record", "ask", "wait"),
     "remove": ("record", "lease", "run", "files", "volumes", "ids", "forget"),
+    "commit": ("pause", "layer", "image", "name"),
+    "image": ("unpack", "rename", "sync", "record", "names"),
+    "layer": ("blob", "rename"),
+    "rmi": ("names", "record", "blobs", "layers", "files"),
     # The shim's, from its birth to its end.
     "shim": (
         *(

@@ -14,6 +14,7 @@ from hawse_agent import __version__
 from hawse_agent.cgroups import Tree, find_base
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.backups import Backups
+from hawse_agent.engine.commits import Commits
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.copies import Copies
 from hawse_agent.engine.events import EventBus
@@ -89,6 +90,9 @@ class Engine:
         )
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
         self.copies = Copies(paths=paths, containers=self.containers, events=self.events)
+        self.commits = Commits(
+            paths=paths, containers=self.containers, images=self.images, events=self.events
+        )
         self.backups = Backups(
             containers=self.containers, volumes=self.volumes, events=self.events, version=__version__
         )
@@ -113,6 +117,7 @@ class Engine:
         self.networks.prepare()
         self.watcher.start()
         restart = self.containers.recover()
+        self.commits.recover()
         self.networks.when_names_are_lost(self._names_lost)
         self.containers.restore_names()
         restart = list(dict.fromkeys([*restart, *self.stacks.recover()]))

@@ -52,10 +52,15 @@ def _apply(config: dict[str, Any], word: str, rest: str, line: str) -> None:
             config["WorkingDir"] = rest if rest.startswith("/") else f"{here.rstrip('/')}/{rest}"
         case "STOPSIGNAL":
             config["StopSignal"] = rest
+        case "SHELL":
+            config["Shell"] = _array(rest, line)
+        case "HEALTHCHECK":
+            config["Healthcheck"] = _healthcheck(rest, line)
         case _:
             raise InputError(
                 f"{word} is not a valid change command: {line!r}",
-                hint="possible are CMD ENTRYPOINT ENV EXPOSE LABEL ONBUILD STOPSIGNAL USER VOLUME WORKDIR",
+                hint="possible are CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD SHELL STOPSIGNAL USER VOLUME "
+                "WORKDIR",
             )
 
 

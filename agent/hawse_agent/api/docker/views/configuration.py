@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hawse_agent.api.docker.views.times import NANO
+from hawse_agent.engine.effective import healthcheck
 from hawse_agent.engine.views import ContainerView
 from hawse_agent.images.image import ImageConfig
 from hawse_agent.images.store import Image
-from hawse_agent.spec.container import ContainerSpec, HealthCheck
+from hawse_agent.spec.container import ContainerSpec
 
 
 def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
@@ -57,20 +57,6 @@ def config(view: ContainerView, image: Image | None) -> dict[str, Any]:
 
 def labels(spec: ContainerSpec, image: Image | None) -> dict[str, str]:
     return {**(image.config.labels if image is not None else {}), **spec.labels}
-
-
-def healthcheck(check: HealthCheck) -> dict[str, Any]:
-    """As Docker, without what is left to its defaults."""
-    numbers = {
-        "Interval": int(check.interval * NANO) if check.interval != HealthCheck.interval else 0,
-        "Timeout": int(check.timeout * NANO) if check.timeout != HealthCheck.timeout else 0,
-        "StartPeriod": int(check.start_period * NANO),
-        "StartInterval": (
-            int(check.start_interval * NANO) if check.start_interval != HealthCheck.start_interval else 0
-        ),
-        "Retries": check.retries if check.retries != HealthCheck.retries else 0,
-    }
-    return {"Test": list(check.test), **{name: number for name, number in numbers.items() if number}}
 
 
 def exposed_ports(spec: ContainerSpec, image: Image | None) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hawse_agent.api.docker.views.configuration import healthcheck, listed
+from hawse_agent.api.docker.views.configuration import listed
 from hawse_agent.api.docker.views.times import NEVER, stamp
+from hawse_agent.engine.effective import healthcheck
 from hawse_agent.images.store import Image
 
 
@@ -25,7 +26,7 @@ def image_summary(image: Image, users: int, shared: int = -1) -> dict[str, Any]:
     """`shared` is -1 when it was not asked for."""
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
         "Created": epoch(image.created),
@@ -43,7 +44,7 @@ def image_inspect(image: Image) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": list(image.repo_tags),
         "RepoDigests": list(image.repo_digests),
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": image.comment,
         "Created": image.created or NEVER,
         "DockerVersion": "",
