@@ -326,8 +326,8 @@ def test_statuses(agent: AgentUnderTest) -> None:
     with refused(501, "attach by WebSocket"):
         api = client.api
         api._raise_for_status(api._get(api._url("/containers/{0}/attach/ws", container.id)))
-    with refused(404, "does not support commit"):
-        container.commit("x")
+    with refused(404, "No such container"):
+        client.api.commit("nobody")
 
 
 def test_a_waiting_client_is_answered_before_the_end(agent: AgentUnderTest) -> None:

@@ -455,3 +455,17 @@ def test_the_default_and_the_pool_are_the_hosts(agent: AgentUnderTest) -> None:
         with pytest.raises(APIError, match="privileged mode is incompatible"):
             create(other, "true", userns="", privileged=True)
     shutil.rmtree(root)
+
+
+def test_committed_files_belong_to_who_has_them_inside(agent: AgentUnderTest) -> None:
+    container = create(agent, "sh", "-c", "echo x > /x; chown 1000:10 /x; touch /mine; sleep 1000")
+    container.start()
+    while container.exec_run("test -e /mine").exit_code:
+        continue
+    image = container.commit("committed")
+    try:
+        script = ["stat", "-c", "%u:%g", "/x", "/mine"]
+        told = agent.client.containers.run(image.id, script, network_mode="none", remove=True)
+        assert told.decode().split() == ["1000:10", "0:0"]
+    finally:
+        agent.client.images.remove(image.id, force=True)

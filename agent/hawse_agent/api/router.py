@@ -24,7 +24,6 @@ _UNSUPPORTED = {
     "session": "BuildKit sessions",
     "grpc": "BuildKit",
     "distribution": "registry look-ups",
-    "commit": "commit",
 }
 
 

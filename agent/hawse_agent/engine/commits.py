@@ -1,9 +1,9 @@
 """`commit`: a container's writable layer and configuration as a new image.
 
-What is read is the overlay's upper directory, so volumes, binds and tmpfs are not in it, and owners are as the
-container sees them, whoever it is on the host. Meanwhile nobody starts, stops or removes the container, and one
-that runs is paused, unless it shall not be; a mark in its directory tells the next daemon to let it go on, should
-this one be killed.
+What is read is the overlay's upper directory, so volumes, binds and tmpfs are not in it, and owners are as
+the container sees them, whoever it is on the host. Meanwhile nobody starts, stops or removes the container.
+One that runs is paused, unless it shall not be; a mark in its directory tells the next daemon to let it go
+on, should this one be killed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hawse_agent.distribution import reference
 from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.effective import config_of
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
-from hawse_agent.errors import Conflict, HawseError
+from hawse_agent.errors import Conflict
 from hawse_agent.failpoints import reach
-from hawse_agent.images import reference
 from hawse_agent.images.changes import apply_changes
 from hawse_agent.images.image import Layer
 from hawse_agent.images.store import Image
@@ -58,7 +58,7 @@ class Commits:
         self._announce = Announcer(events)
 
     def commit(self, wish: CommitWish) -> Image:
-        """Raises NotFound, InputError for a change that cannot be, Conflict for a container on its way out."""
+        """Raises NotFound, InputError for a change that cannot be, Conflict for a container that goes."""
         name = reference.canonical(wish.name) if wish.name else ""
         record = self._containers.record(wish.container)
         parent = self._images.get(record.image_id)

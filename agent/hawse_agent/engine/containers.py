@@ -236,9 +236,11 @@ class Containers:
 
         `inherit` maps mount targets to anonymous volumes of a predecessor, which the new one takes over.
         """
-        image = self._images.get(spec.image)
         container_id = names.new_id()
-        with self._register.holding_name(spec.name, container_id) as name:
+        with (
+            self._images.using(spec.image) as image,
+            self._register.holding_name(spec.name, container_id) as name,
+        ):
             return self._create(container_id, replace(spec, name=name), image, inherit or {})
 
     def _create(

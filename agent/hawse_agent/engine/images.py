@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 class Images:
-    """One writer at a time adds images, so that two loads of the same layers do not unpack them twice."""
+    """Any number may add, name and remove images at a time: the store knows what each of them needs."""
 
     def __init__(
         self,
@@ -36,11 +36,14 @@ class Images:
         self._pulls = Pulls(registries, store)
         self._events = events
         self._containers = containers
-        self._adding = threading.Lock()
 
     def get(self, name: str) -> Image:
         """By reference, id or unique id prefix; raises NotFound."""
         return self.store.get(name)
+
+    def using(self, name: str) -> AbstractContextManager[Image]:
+        """The image, which nobody removes while the block runs; raises NotFound."""
+        return self.store.using(name)
 
     def list(self) -> Sequence[Image]:
         return self.store.list()
@@ -62,15 +65,13 @@ class Images:
 
     def commit_manifest(self, digest: str, references: Iterable[str]) -> Image:
         """Make an image of blobs that were sent; raises NotFound for a blob that is missing."""
-        with self._adding:
-            image = self.store.commit_manifest(digest, list(references))
+        image = self.store.commit_manifest(digest, list(references))
         self._published("load", image)
         return image
 
     def load(self, stream: BinaryIO) -> Sequence[str]:
         """`docker load`: returns the lines to show."""
-        with self._adding:
-            images = archive.load(stream, self.store)
+        images = archive.load(stream, self.store)
         for image in images:
             self._published("load", image)
         return [archive.told(image) for image in images]
@@ -78,8 +79,7 @@ class Images:
     def import_tarball(
         self, stream: BinaryIO, ref: str, changes: Iterable[str] = (), message: str = ""
     ) -> Image:
-        with self._adding:
-            image = archive.import_tarball(stream, self.store, ref, list(changes), message)
+        image = archive.import_tarball(stream, self.store, ref, list(changes), message)
         self._published("import", image)
         return image
 
@@ -101,9 +101,8 @@ class Images:
 
     def remove(self, name: str, *, force: bool = False) -> Sequence[dict[str, str]]:
         """`[{"Untagged": …}, {"Deleted": …}]`; raises Conflict while a container uses it."""
-        with self._adding:
-            image = self.store.get(name)
-            removed = self.store.remove(name, force=force, in_use=self.users)
+        image = self.store.get(name)
+        removed = self.store.remove(name, force=force, in_use=self.users)
         for entry in removed:
             if "Untagged" in entry:
                 self._published("untag", image)
@@ -113,9 +112,8 @@ class Images:
 
     def prune(self, *, every: bool, wanted: Callable[[Image], bool] = lambda image: True) -> Pruned:
         """Remove unused images without a name, or `every` unused one."""
-        with self._adding:
-            known = {image.id: image for image in self.store.list()}
-            pruned = self.store.prune(in_use=self.users, every=every, wanted=wanted)
+        known = {image.id: image for image in self.store.list()}
+        pruned = self.store.prune(in_use=self.users, every=every, wanted=wanted)
         for entry in pruned.removed:
             if entry.get("Deleted") in known:
                 self._published("delete", known[entry["Deleted"]])

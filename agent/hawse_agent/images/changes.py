@@ -6,11 +6,22 @@ For `docker import --change` and `docker commit --change`: `CMD ["nginx"]`, `ENV
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hawse_agent.errors import InputError
+
+_TIMES = {
+    "--interval": "Interval",
+    "--timeout": "Timeout",
+    "--start-period": "StartPeriod",
+    "--start-interval": "StartInterval",
+}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_DURATION = re.compile(rf"(?:{_PART.pattern})+")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def apply_changes(config: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
@@ -59,8 +70,8 @@ def _apply(config: dict[str, Any], word: str, rest: str, line: str) -> None:
         case _:
             raise InputError(
                 f"{word} is not a valid change command: {line!r}",
-                hint="possible are CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD SHELL STOPSIGNAL USER VOLUME "
-                "WORKDIR",
+                hint="possible are CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD SHELL STOPSIGNAL USER "
+                "VOLUME WORKDIR",
             )
 
 
@@ -78,6 +89,35 @@ def _array(text: str, line: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError(f"not a JSON array of strings: {line!r}")
     return value
+
+
+def _healthcheck(text: str, line: str) -> dict[str, Any]:
+    """`[--interval=30s …] CMD …`, or `NONE`. Times are nanoseconds in an image."""
+    check: dict[str, Any] = {}
+    while text.startswith("--"):
+        flag, _, text = text.partition(" ")
+        key, _, value = flag.partition("=")
+        if key == "--retries" and value.isdigit():
+            check["Retries"] = int(value)
+        elif key in _TIMES:
+            check[_TIMES[key]] = _nanoseconds(value, line)
+        else:
+            raise InputError(f"{flag} is no option of HEALTHCHECK: {line!r}")
+        text = text.lstrip()
+    word, _, rest = text.partition(" ")
+    rest = rest.strip()
+    if word.upper() == "NONE" and not rest:
+        return {"Test": ["NONE"]}
+    if word.upper() != "CMD" or not rest:
+        raise InputError(f"CMD or NONE is expected: {line!r}")
+    return {"Test": ["CMD", *_array(rest, line)] if rest.startswith("[") else ["CMD-SHELL", rest], **check}
+
+
+def _nanoseconds(text: str, line: str) -> int:
+    """`1m30s`, `500ms`."""
+    if not _DURATION.fullmatch(text):
+        raise InputError(f"{text!r} is not a time (30s, 1m30s): {line!r}")
+    return round(sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)) * 1e9)
 
 
 def _pairs(text: str, line: str) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from hawse_agent.distribution import manifest, reference
 from hawse_agent.distribution.documents import parse_json, sha256
 from hawse_agent.distribution.manifest import Descriptor, Manifest
 from hawse_agent.errors import Conflict, HawseError, InputError, NotFound, ProtocolError
+from hawse_agent.failpoints import reach
 from hawse_agent.images import layers
 from hawse_agent.images.blobs import Blobs, BlobWriter, disk
 from hawse_agent.images.compression import Readable
@@ -46,6 +48,8 @@ from hawse_agent.spec import codec
 __all__ = ["Image", "ImageConfig", "ImageStore", "Table"]
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+_BEING_MADE = "being made"
+"""What uses an image and has no id yet."""
 _UNCLAIMED_BLOB_SECONDS = 24 * 3600.0
 """A blob that no image names may belong to an upload that goes on after a restart."""
 
@@ -103,6 +107,8 @@ class ImageStore:
         self.partials = Partials(paths, self.blobs)
         self._directories = LayerDirectories(paths)
         self._holds: list[Hold] = []
+        self._in_hand: Counter[str] = Counter()
+        """Images that something is being made of, by id."""
         self._unpacking = Turns()
         self._sweep()
 
@@ -150,6 +156,18 @@ class ImageStore:
         finally:
             self._end(hold)
 
+    @contextmanager
+    def using(self, name: str) -> Iterator[Image]:
+        """The image of that name, which nobody removes while the block runs. Raises NotFound."""
+        with self._lock:
+            image = self.get(name)
+            self._in_hand[image.id] += 1
+        try:
+            yield image
+        finally:
+            with self._lock:
+                self._in_hand[image.id] -= 1
+
     def commit_manifest(self, digest: str, references: Iterable[str] = (), *, parent: str = "") -> Image:
         """Make an image of blobs that are here: unpack what is new and name it.
 
@@ -167,9 +185,12 @@ class ImageStore:
             image_id = parsed.config.digest
             record = self._record(digest, image_id, self.blobs.read(image_id), parsed)
             unpacked = tuple(self._unpacked(layer, hold) for layer in record.layers)
+            reach("image: sync")
             self._directories.sync()
             with self._lock:
+                reach("image: record")
                 self._put(image_id, replace(record, layers=unpacked, parent=parent))
+                reach("image: names")
                 for name in names:
                     self._table.put_tag(name, image_id)
                 return self.get(image_id)
@@ -220,6 +241,7 @@ class ImageStore:
             for piece in packed:
                 writer.write(piece)
             diff_id = writer.digest
+            reach("layer: blob")
             self._hold_blob(diff_id, hold)
         layer = Layer(
             digest=diff_id,
@@ -234,6 +256,7 @@ class ImageStore:
         with self._unpacking.turn(diff_id):
             if (known := self._known(diff_id, hold)) is None:
                 with self._lock:
+                    reach("layer: rename")
                     self._directories.publish(upper, diff_id)
                     hold.add_layer(layer)
                 return layer
@@ -316,7 +339,7 @@ class ImageStore:
         """
         with self._lock:
             image = self.get(name)
-            users = in_use(image.id)
+            users = self._users(image, in_use)
             tagged = _is_name_of(image, name)
             if tagged is not None:
                 others = [tag for tag in image.repo_tags if tag != tagged]
@@ -356,7 +379,7 @@ class ImageStore:
         with self._lock:
             before = self._layer_sizes()
             for image in filter(wanted, self.list()):
-                if (image.repo_tags and not every) or in_use(image.id):
+                if (image.repo_tags and not every) or self._users(image, in_use):
                     continue
                 removed += self._untag_all((*image.repo_tags, *image.repo_digests))
                 removed += self._delete(image)
@@ -364,14 +387,19 @@ class ImageStore:
         gone = before.keys() - after.keys()
         return Pruned(removed=removed, reclaimed=sum(before[diff_id] for diff_id in gone))
 
+    def _users(self, image: Image, in_use: InUse) -> Sequence[str]:
+        return in_use(image.id) or [_BEING_MADE] * bool(self._in_hand[image.id])
+
     def _untag_all(self, names: Iterable[str]) -> Removed:
         removed: Removed = []
+        reach("rmi: names")
         for name in names:
             self._table.delete_tag(reference.canonical(name))
             removed.append({"Untagged": name})
         return removed
 
     def _delete(self, image: Image) -> Removed:
+        reach("rmi: record")
         self._table.delete_image(image.id)
         with disk(f"remove image {_short(image.id)}"):
             own = {image.id, image.manifest, *(layer.digest for layer in image.layers)}
@@ -380,12 +408,15 @@ class ImageStore:
 
     def _collect(self, blobs: set[str], diff_ids: set[str]) -> Sequence[Path]:
         """Those that nobody names; returns what remains to be buried. Under the lock."""
+        reach("rmi: blobs")
         for digest in blobs - self._wanted_blobs():
             self.blobs.delete(digest)
+        reach("rmi: layers")
         gone = diff_ids - {layer.diff_id for layer in self._named_layers()}
         return [self._directories.take_away(diff_id) for diff_id in sorted(gone)]
 
     def _bury(self, graves: Sequence[Path]) -> None:
+        reach("rmi: files")
         with disk("remove layers"):
             self._directories.bury(graves)
 
@@ -436,8 +467,10 @@ class ImageStore:
             known = self._known(layer.diff_id, hold)
             if known is None:
                 with self._directories.fresh() as directory:
+                    reach("image: unpack")
                     known = self._unpack(layer, directory, incoming)
                     with self._lock:
+                        reach("image: rename")
                         self._directories.publish(directory, layer.diff_id)
                         hold.add_layer(known)
         return replace(layer, tar_size=known.tar_size, content_size=known.content_size)

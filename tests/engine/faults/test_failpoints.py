@@ -33,7 +33,9 @@ trap 'exit 0' TERM
 touch /data/twice
 while :; do sleep 0.02; done
 """
-OF_DAEMON = tuple(name for name in registry.names() if not name.startswith("shim: "))
+OF_DAEMON = tuple(
+    name for name in registry.names() if name.startswith(("create: ", "start: ", "stop: ", "remove: "))
+)
 OF_SHIM = tuple(name for name in registry.names() if name.startswith("shim: "))
 OF_INIT = (*(f"init: {step}" for step, _ in STEPS), "init: wait for the shim", "init: confine", "init: exec")
 
