@@ -26,6 +26,7 @@ from hawse.cli.verb import Globals
 from hawse_agent.errors import HostRefused, InputError, Unreachable
 
 if TYPE_CHECKING:
+    from hawse.docker.credentials import DockerConfig
     from hawse.fleet.client import AgentClient
     from hawse.fleet.connect import Fleet
     from hawse.images.store import ImageStore
@@ -293,6 +294,13 @@ class Context:
             except EOFError:
                 return ""
 
+    def ask_line(self, prompt: str) -> str:
+        """A line that is no secret."""
+        with self._lock:
+            self.stdout.write(prompt)
+            self.stdout.flush()
+            return self.stdin.readline().decode().strip()
+
     @cached_property
     def user(self) -> str:
         """Who runs this command, for audit log and history."""
@@ -322,6 +330,13 @@ class Context:
         from hawse.images.store import ImageStore
 
         return ImageStore()
+
+    @cached_property
+    def registries(self) -> DockerConfig:
+        """What Docker's config.json here knows of registries."""
+        from hawse.docker.credentials import DockerConfig
+
+        return DockerConfig.of(self.environment)
 
     def image_source(self, reference: str) -> ImageSource | None:
         """What a stack says about its image when the controller holds it."""

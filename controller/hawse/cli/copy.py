@@ -87,7 +87,7 @@ def _to_stdout(
 ) -> None:
     path, _ = _followed(agent, container, path, follow=options.follow_link)
     with files.read(agent, container, path) as (_, chunks):
-        _write(context, chunks)
+        write(context, chunks)
 
 
 def _followed(agent: AgentClient, container: str, path: str, *, follow: bool) -> tuple[str, str]:
@@ -150,14 +150,14 @@ def _export(context: Context, options: argparse.Namespace) -> int:
     def work(place: Place) -> None:
         with files.export(context.at(place), options.container) as chunks:
             if options.output is None:
-                _write(context, chunks)
+                write(context, chunks)
             else:
-                _keep(options.output, chunks)
+                keep(options.output, chunks)
 
     return each(context, places, work)[1]
 
 
-def _keep(path: Path, chunks: Iterable[bytes]) -> None:
+def keep(path: Path, chunks: Iterable[bytes]) -> None:
     """Appears under its name when it is whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -171,7 +171,7 @@ def _keep(path: Path, chunks: Iterable[bytes]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _write(context: Context, chunks: Iterable[bytes]) -> None:
+def write(context: Context, chunks: Iterable[bytes]) -> None:
     if context.stdout.isatty():
         raise InputError("a tar is not written to a terminal", hint="redirect it, or name a file")
     context.stdout.flush()

@@ -1,4 +1,7 @@
-"""`images`: images of this machine's agent, or of the hosts that -H names; `image ls` has those held here."""
+"""`images`, `history`, `tag`, `rmi`: images of this machine's agent, or of the hosts that -H names.
+
+`image ls` and the like have those that are held here.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from dataclasses import replace
 
 from hawse.cli import lists
 from hawse.cli.context import Context
-from hawse.cli.hosts import ask
+from hawse.cli.hosts import ask, every
 from hawse.cli.verb import Verb
-from hawse.fleet.client import DOCKER
-from hawse.format.images import IMAGES, WITH_DIGESTS, image_rows
+from hawse.docker.flags import Given
+from hawse.docker.images import HISTORY, RMI, operands, split
+from hawse.fleet.client import DOCKER, LONG, AgentClient, image_path
+from hawse.format.history import FOR_MACHINES, HISTORY_LIST, history_rows
+from hawse.format.images import IMAGES, WITH_DIGESTS, image_rows, removed_line
 from hawse.format.listing import uses
+from hawse_agent.errors import NotFound
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,4 +51,83 @@ def _images(context: Context, options: argparse.Namespace) -> int:
     return code
 
 
-VERBS = (Verb(name="images", help="list images of hosts", arguments=_arguments, run=_images),)
+def _history(context: Context, options: argparse.Namespace) -> int:
+    given: Given = options.given
+    [name] = operands(given, "history", "IMAGE")
+    form, human = given.options.get("format", ""), given.options.get("human", True)
+    whole = given.options.get("no-trunc", False)
+    listing = HISTORY_LIST if human else replace(HISTORY_LIST, table=FOR_MACHINES)
+    listing.template(form)
+    platform = given.options.get("platform", "")
+    query = {"platform": platform} if platform else {}
+    path = f"{image_path(name)}/history"
+    places = context.places()
+    found, code = ask(context, places, lambda agent: agent.json("GET", path, query=query))
+    if context.options.json:
+        lists.show_json(context, found)
+        return code
+    rows = {host: history_rows(steps, cut=not whole, human=human) for host, steps in found.items()}
+    text = listing.render(
+        rows,
+        form,
+        quiet=given.options.get("quiet", False),
+        several=len(places) > 1,
+        width=None if whole else lists.terminal_width(context),
+    )
+    lists.write(context, text)
+    return code
+
+
+def _tag(context: Context, options: argparse.Namespace) -> int:
+    repository, tag = split(options.target)
+    query = {"repo": repository, "tag": tag}
+
+    def tagged(agent: AgentClient, name: str) -> None:
+        agent.request("POST", f"{image_path(name)}/tag", query=query)
+
+    return every(context, [options.source], tagged)
+
+
+def _tag_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE[:TAG]")
+    parser.add_argument("target", metavar="TARGET[:TAG]")
+
+
+def _rmi(context: Context, options: argparse.Namespace) -> int:
+    given: Given = options.given
+    names, force = operands(given, "rmi", "IMAGE …", 1, None), given.options.get("force", False)
+    query = {"force": force, "noprune": given.options.get("no-prune", False)}
+
+    def remove(agent: AgentClient, name: str) -> str | None:
+        try:
+            removed = agent.json("DELETE", image_path(name), query=query, timeout=LONG)
+        except NotFound as error:
+            if not force:
+                raise
+            context.warn(f"hawse: {error.message}")
+            return None
+        return "\n".join(removed_line(entry).capitalize() for entry in removed) or None
+
+    return every(context, names, remove)
+
+
+VERBS = (
+    Verb(name="images", help="list images of hosts", arguments=_arguments, run=_images),
+    Verb(
+        name="history",
+        help="show the steps that an image was made in",
+        flags=HISTORY,
+        operands="IMAGE",
+        interspersed=True,
+        run=_history,
+    ),
+    Verb(name="tag", help="give an image a further name", arguments=_tag_arguments, run=_tag),
+    Verb(
+        name="rmi",
+        help="remove images, or names of theirs",
+        flags=RMI,
+        operands="IMAGE …",
+        interspersed=True,
+        run=_rmi,
+    ),
+)

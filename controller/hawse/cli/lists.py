@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hawse.cli.context import Context
@@ -52,8 +52,12 @@ def format_argument(parser: argparse.ArgumentParser, *flags: str, tables: bool =
 
 def filters(options: argparse.Namespace) -> dict[str, list[str]]:
     """`--filter KEY=VALUE`, for the API."""
+    return parsed_filters(options.filter)
+
+
+def parsed_filters(texts: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for text in options.filter:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--filter {text}: expected KEY=VALUE")

@@ -11,11 +11,14 @@ from typing import Any
 from hawse.cli import terminal
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import HostOutput, Output, alone, each, worst
+from hawse.cli.registry import authorization
 from hawse.cli.session import Signals, attend, check_terminal, exit_code
 from hawse.cli.verb import Verb
 from hawse.docker.create import CREATE, RUN, create_body
 from hawse.docker.flags import Given
+from hawse.docker.images import split
 from hawse.fleet.client import AgentClient
+from hawse.report.messages import plain
 from hawse_agent.errors import HawseError, InputError, NotFound, StartFailed
 from hawse_agent.spec import detach
 
@@ -136,11 +139,11 @@ def _create(context: Context, agent: AgentClient, given: Given, body: Json) -> s
 
 def _pull(context: Context, agent: AgentClient, image: str, platform: str, *, quiet: bool) -> None:
     """Each step once, on stderr; how many bytes it has come is left out."""
-    for line in agent.pull_image(image, platform=platform):
-        if quiet or line.get("progressDetail"):
-            continue
-        layer = f"{line['id']}: " if line.get("id") else ""
-        context.warn(f"{layer}{line.get('status', '')}")
+    repository, tag = split(image)
+    headers = authorization(context, image)
+    for line in agent.pull_image(repository, tag or "latest", platform=platform, headers=headers):
+        if not quiet and (text := plain(line)):
+            context.warn(text.rstrip("\n"))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from hawse.cli.context import Context, Place
 from hawse.cli.hosts import Output, ask
 from hawse.cli.verb import Verb
 from hawse.fleet.client import DOCKER, LONG, AgentClient
+from hawse.format.images import removed_line
 from hawse.format.template import Template
 from hawse.format.units import bytes_size, human_size
 from hawse.format.usage import USAGE, details, usage_rows
@@ -181,13 +182,9 @@ def _removed(answers: dict[str, Any]) -> str:
         answer = answers.get(kind) or {}
         reclaimed += answer.get("SpaceReclaimed") or 0
         if gone := answer.get(field):
-            shown = [_image(entry) if kind == "images" else str(entry) for entry in gone]
+            shown = [removed_line(entry) if kind == "images" else str(entry) for entry in gone]
             lines += [title, *shown, ""]
     return "".join(f"{line}\n" for line in [*lines, f"Total reclaimed space: {human_size(reclaimed)}"])
-
-
-def _image(entry: dict[str, str]) -> str:
-    return f"untagged: {entry['Untagged']}" if "Untagged" in entry else f"deleted: {entry['Deleted']}"
 
 
 VERBS = (

@@ -37,7 +37,8 @@ LONG = 3600.0
 DOCKER = "/v1.44"
 
 Json = dict[str, Any]
-Query = Mapping[str, str | int | bool]
+Query = Mapping[str, str | int | bool | list[str]]
+"""A list stands for a key that is given several times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,19 +265,25 @@ class AgentClient:
         body = {"manifest": manifest, "references": list(references)}
         return str(_mapping(self.json("POST", "/hawse/v1/images/commit", data=body, timeout=600.0))["id"])
 
-    def pull_image(self, reference: str, *, platform: str = "") -> Iterator[Json]:
-        """What the host's agent says while it fetches an image from its registry."""
-        name, at, digest = reference.partition("@")
-        path, colon, tag = name.rpartition(":")
-        if at or not colon or "/" in tag:
-            path, tag = name, digest or "latest"
-        query = {"fromImage": path, "tag": tag, **({"platform": platform} if platform else {})}
-        for line in self.stream_lines(
-            "POST", f"{DOCKER}/images/create", query=query, silence=LONG, timeout=LONG
-        ):
+    def messages(self, method: str, path: str, **options: Any) -> Iterator[Json]:
+        """Docker's messages of a long work, as they come; the one that tells of an error is raised."""
+        for line in self.stream_lines(method, path, silence=LONG, timeout=LONG, **options):
             if "error" in line:
                 raise HawseError(str(line["error"]))
             yield line
+
+    def pull_image(
+        self,
+        repository: str,
+        tag: str = "",
+        *,
+        platform: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Json]:
+        """What the host's agent says while it fetches an image (without a tag: all) from its registry.
+        `tag` may be a digest; `headers` say who asks."""
+        query = {"fromImage": repository, "tag": tag, **({"platform": platform} if platform else {})}
+        return self.messages("POST", f"{DOCKER}/images/create", query=query, headers=headers)
 
     def images(self) -> list[Json]:
         return list(self.json("GET", f"{DOCKER}/images/json"))
@@ -404,6 +411,10 @@ def container_path(name: str) -> str:
     return f"{DOCKER}/containers/{_quote(name)}"
 
 
+def image_path(name: str) -> str:
+    return f"{DOCKER}/images/{_quote(name)}"
+
+
 def demultiplex(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     """Docker's frames: stream (1 stdout, 2 stderr), three zeros, length, data."""
     rest = b""
@@ -422,10 +433,11 @@ def demultiplex(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 def _target(path: str, query: Query | None) -> str:
     if not query:
         return path
-    plain = {
-        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in query.items()
-    }
-    return f"{path}?{urllib.parse.urlencode(plain, errors='surrogateescape')}"
+    pairs: list[tuple[str, str]] = []
+    for key, value in query.items():
+        for one in value if isinstance(value, list) else [value]:
+            pairs.append((key, str(one).lower() if isinstance(one, bool) else str(one)))
+    return f"{path}?{urllib.parse.urlencode(pairs, errors='surrogateescape')}"
 
 
 def _quote(part: str) -> str:

@@ -75,3 +75,8 @@ def _row(found: Mapping[str, Any], name: str, tag: str, digest: str, *, cut: boo
             "UniqueSize": "N/A" if -1 in (size, shared) else human_size(size - shared),
         }
     )
+
+
+def removed_line(entry: Mapping[str, str]) -> str:
+    """`untagged: nginx:1` or `deleted: sha256:…`, of an answer of rmi or prune."""
+    return f"untagged: {entry['Untagged']}" if "Untagged" in entry else f"deleted: {entry['Deleted']}"

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hawse.report.history import RunSummary
+from hawse.report.layers import Board, board
 from hawse.report.model import COUNTS, ContainerReport, HostReport, HostRun, Result, RunReport
 from hawse.report.text import age, printable, short_size
 from hawse_agent.errors import HawseError
@@ -143,6 +144,12 @@ class Console:
             redirect_stderr=False,
         ):
             yield progress
+
+    @contextmanager
+    def layers(self, hosts: Sequence[str]) -> Iterator[Board | None]:
+        """Shows images under way on a terminal; None elsewhere."""
+        with board(self._out, hosts) as shown:
+            yield shown
 
     # a run that is over
 
