@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from hawse.cli import lists
 from hawse.cli.context import Context, Place
@@ -17,12 +18,10 @@ from hawse.docker.flags import Given
 from hawse.docker.images import LOGIN, PULL, PUSH, SEARCH, operands, split
 from hawse.fleet.client import DOCKER, LONG, AgentClient
 from hawse.format.registry import SEARCHED, search_rows
-from hawse.images.reference import canonical
 from hawse.report.messages import plain
+from hawse_agent.distribution.credentials import Credentials
+from hawse_agent.distribution.reference import canonical
 from hawse_agent.errors import HawseError, HostRefused, InputError
-
-if TYPE_CHECKING:
-    from hawse.docker.credentials import Credentials
 
 Messages = Iterable[Mapping[str, Any]]
 
@@ -133,13 +132,13 @@ def _search(context: Context, options: argparse.Namespace) -> int:
 
 
 def _login(context: Context, options: argparse.Namespace) -> int:
-    from hawse.docker.credentials import HUB_KEY, Credentials, host_of, server_key
+    from hawse.docker.credentials import HUB_KEY, server_key
 
     given: Given = options.given
     named = operands(given, "login", "[SERVER]", 0)
-    server = server_key(host_of(named[0]) if named else "")
+    server = server_key(named[0] if named else "")
     username, password = given.options.get("username", ""), _password(context, given)
-    known = context.registries.get(host_of(server)) if not username and not password else None
+    known = context.registries.get(server) if not username and not password else None
     if known is not None:
         context.print(f"Authenticating with existing credentials... [Username: {known.username}]")
         try:
@@ -161,7 +160,7 @@ def _login(context: Context, options: argparse.Namespace) -> int:
         password = password or context.ask("Password: ")
         if not username or not password:
             raise InputError("username and password are needed")
-    return _logged_in(context, Credentials(server=server, username=username, password=password))
+    return _logged_in(context, Credentials(address=server, username=username, password=password))
 
 
 def _password(context: Context, given: Given) -> str:
@@ -183,16 +182,16 @@ def _password(context: Context, given: Given) -> str:
 
 def _logged_in(context: Context, credentials: Credentials) -> int:
     """Asks the registry, by the agent of each place, and keeps them where all said yes."""
-    from dataclasses import replace
+    from hawse.docker.credentials import auth_json
 
     places = context.places()
     found, code = ask(
         context,
         places,
-        lambda agent: agent.json("POST", f"{DOCKER}/auth", data=credentials.to_json(), timeout=LONG),
+        lambda agent: agent.json("POST", f"{DOCKER}/auth", data=auth_json(credentials), timeout=LONG),
     )
     if code:
-        raise HostRefused(f"not every host could log in to {credentials.server}")
+        raise HostRefused(f"not every host could log in to {credentials.address}")
     answers = list(found.values())
     if token := answers[0].get("IdentityToken"):
         credentials = replace(credentials, password="", identity_token=str(token))
@@ -212,10 +211,10 @@ def _logout_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _logout(context: Context, options: argparse.Namespace) -> int:
-    from hawse.docker.credentials import host_of, server_key
+    from hawse.docker.credentials import server_key
 
-    server = server_key(host_of(options.server))
-    if context.registries.erase(host_of(server)):
+    server = server_key(options.server)
+    if context.registries.erase(server):
         context.print(f"Removing login credentials for {server}")
     else:
         context.print(f"Not logged in to {server}")

@@ -19,13 +19,13 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hawse_agent.distribution.credentials import Credentials, registry_of
+from hawse_agent.distribution.reference import DEFAULT_REGISTRY
 from hawse_agent.errors import HostRefused, InputError
 
-HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
 """What Docker Hub is called in config.json, by helpers, and in requests."""
 
@@ -36,26 +36,6 @@ _HELPER = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _PATIENCE = 60.0
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """`server` is the registry as config.json names it."""
-
-    server: str
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-
-    def to_json(self) -> Json:
-        """As registries' clients hand it on: X-Registry-Auth, POST /auth."""
-        known = {
-            "username": self.username,
-            "password": self.password,
-            "identitytoken": self.identity_token,
-            "serveraddress": self.server,
-        }
-        return {key: value for key, value in known.items() if value}
 
 
 class DockerConfig:
@@ -79,24 +59,22 @@ class DockerConfig:
         if helper:
             return self._ask(helper, key)
         for name, entry in _mapping(document, "auths", self.path).items():
-            if name == key or host_of(name) == host_of(key):
+            if name == key or registry_of(name) == registry_of(key):
                 return self._of_entry(key, name, entry)
         return None
 
     def all(self) -> list[Credentials]:
         """Of every registry of which something is known: a build may pull from any of them."""
         document = self._read()
-        names = {server_key(host_of(name)): None for name in _mapping(document, "auths", self.path)}
-        names |= {server_key(host_of(name)): None for name in _mapping(document, "credHelpers", self.path)}
-        if store := str(document.get("credsStore") or ""):
-            listed = self._run(store, "list", "")
-            names |= {server_key(host_of(name)): None for name in _parsed(listed, store)}
-        found = (self.get(host_of(name)) for name in names)
+        named = [*_mapping(document, "auths", self.path), *_mapping(document, "credHelpers", self.path)]
+        if store := self._checked(str(document.get("credsStore") or ""), "credsStore"):
+            named += _parsed(self._run(store, "list", ""), store)
+        found = map(self.get, dict.fromkeys(map(registry_of, named)))
         return [known for known in found if known is not None]
 
     def store(self, credentials: Credentials) -> str:
         """Keeps them; gives the helper that did, or "" where they stand in the file itself."""
-        key = credentials.server
+        key = credentials.address
         with self._changing() as document:
             auths = _mapping(document, "auths", self.path)
             helper = self._helper(document, key)
@@ -116,7 +94,7 @@ class DockerConfig:
                     entry["auth"] = base64.b64encode(pair.encode()).decode()
                     entry["identitytoken"] = credentials.identity_token
             document["auths"] = {
-                **{name: known for name, known in auths.items() if host_of(name) != host_of(key)},
+                **{name: known for name, known in auths.items() if registry_of(name) != registry_of(key)},
                 key: entry,
             }
         return helper
@@ -126,7 +104,7 @@ class DockerConfig:
         key = server_key(registry)
         with self._changing() as document:
             auths = _mapping(document, "auths", self.path)
-            kept = {name: entry for name, entry in auths.items() if host_of(name) != host_of(key)}
+            kept = {name: entry for name, entry in auths.items() if registry_of(name) != registry_of(key)}
             known = len(kept) < len(auths)
             if helper := self._helper(document, key):
                 known = self._ask(helper, key) is not None or known
@@ -204,14 +182,14 @@ class DockerConfig:
         token = str(entry.get("identitytoken") or "")
         if not username and not password and not token:
             return None  # what a helper's entry looks like
-        return Credentials(server=key, username=username, password=password, identity_token=token)
+        return Credentials(address=key, username=username, password=password, identity_token=token)
 
     # -- helpers ---------------------------------------------------------------------------------
 
     def _helper(self, document: Json, key: str) -> str:
         """The helper that is asked about a registry, or ""."""
         for name, helper in _mapping(document, "credHelpers", self.path).items():
-            if host_of(name) == host_of(key):
+            if registry_of(name) == registry_of(key):
                 return self._checked(str(helper), f"credHelpers: {name}")
         return self._checked(str(document.get("credsStore") or ""), "credsStore")
 
@@ -227,8 +205,8 @@ class DockerConfig:
         answer = _parsed(text, helper)
         username, secret = str(answer.get("Username") or ""), str(answer.get("Secret") or "")
         if username == _TOKEN_USER:
-            return Credentials(server=key, identity_token=secret)
-        return Credentials(server=key, username=username, password=secret)
+            return Credentials(address=key, identity_token=secret)
+        return Credentials(address=key, username=username, password=secret)
 
     def _run(self, helper: str, verb: str, said: str, *, absent: bool = False) -> str | None:
         """What it answers; None for what it does not have, when it may be `absent`."""
@@ -259,26 +237,31 @@ class DockerConfig:
         raise HostRefused(f"{program} {verb}: {reason or f'it ended with {done.returncode}'}")
 
 
-def server_key(registry: str) -> str:
-    """What config.json calls a registry: its host and port, but for Docker Hub's."""
-    return HUB_KEY if registry in ("", HUB, "index.docker.io", "registry-1.docker.io") else registry
-
-
-def host_of(server: str) -> str:
-    """`https://reg.example:5000/v1/` is `reg.example:5000`; all of Docker Hub's names are `docker.io`."""
-    host = re.sub(r"^https?://", "", server).partition("/")[0]
-    return HUB if host in ("index.docker.io", "registry-1.docker.io") else host
+def server_key(server: str) -> str:
+    """What config.json calls a registry, whatever it is called: its host and port, but for Docker Hub's."""
+    registry = registry_of(server)
+    return HUB_KEY if registry == DEFAULT_REGISTRY else registry
 
 
 def registry_auth(credentials: Credentials | None) -> dict[str, str]:
     """The header that hands them on for one request."""
-    document = credentials.to_json() if credentials is not None else {}
-    return {"X-Registry-Auth": _encoded(document)}
+    return {"X-Registry-Auth": _encoded(auth_json(credentials) if credentials is not None else {})}
 
 
 def registry_config(known: list[Credentials]) -> dict[str, str]:
     """The same of all registries, for a build."""
-    return {"X-Registry-Config": _encoded({entry.server: entry.to_json() for entry in known})}
+    return {"X-Registry-Config": _encoded({entry.address: auth_json(entry) for entry in known})}
+
+
+def auth_json(credentials: Credentials) -> Json:
+    """As Docker's API takes them."""
+    known = {
+        "username": credentials.username,
+        "password": credentials.password,
+        "identitytoken": credentials.identity_token,
+        "serveraddress": credentials.address,
+    }
+    return {key: value for key, value in known.items() if value}
 
 
 def _encoded(document: Json) -> str:

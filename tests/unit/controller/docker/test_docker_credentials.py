@@ -12,13 +12,12 @@ import pytest
 
 from hawse.docker.credentials import (
     HUB_KEY,
-    Credentials,
     DockerConfig,
-    host_of,
     registry_auth,
     registry_config,
     server_key,
 )
+from hawse_agent.distribution.credentials import Credentials
 from hawse_agent.errors import HostRefused, InputError
 
 HELPER = """\
@@ -83,7 +82,7 @@ def test_what_docker_wrote_is_found(directory: Path, name: str, asked: str) -> N
     )
     found = known.get(asked)
     assert found is not None and (found.username, found.password) == ("ann", "a:b")
-    assert found.server == server_key(asked) and known.get("elsewhere.example") is None
+    assert found.address == server_key(asked) and known.get("elsewhere.example") is None
 
 
 def test_tokens_and_plain_fields(directory: Path) -> None:
@@ -96,8 +95,8 @@ def test_tokens_and_plain_fields(directory: Path) -> None:
             }
         },
     )
-    assert known.get("a") == Credentials(server="a", username="ann", identity_token="t")
-    assert known.get("b") == Credentials(server="b", username="bob", password="p")
+    assert known.get("a") == Credentials(address="a", username="ann", identity_token="t")
+    assert known.get("b") == Credentials(address="b", username="bob", password="p")
 
 
 def test_no_file_knows_nobody(directory: Path) -> None:
@@ -111,7 +110,7 @@ def test_what_is_stored_keeps_the_rest_and_is_the_owners_alone(directory: Path) 
     )
     known.path.chmod(0o644)
     for server in ("a", HUB_KEY):
-        assert known.store(Credentials(server=server, username="ann", password="s3")) == ""
+        assert known.store(Credentials(address=server, username="ann", password="s3")) == ""
     document = json.loads(known.path.read_text())
     assert document == {
         "HttpHeaders": {"x": "y"},
@@ -126,17 +125,17 @@ def test_what_is_stored_keeps_the_rest_and_is_the_owners_alone(directory: Path) 
 
 def test_the_first_login_makes_the_file(directory: Path) -> None:
     known = DockerConfig.of({"HOME": str(directory / "home")})
-    known.store(Credentials(server="a", identity_token="t"))
+    known.store(Credentials(address="a", identity_token="t"))
     assert known.path == directory / "home/.docker/config.json"
     assert stat.S_IMODE(known.path.parent.stat().st_mode) == 0o700
-    assert known.get("a") == Credentials(server="a", identity_token="t")
+    assert known.get("a") == Credentials(address="a", identity_token="t")
 
 
 def test_a_link_stays_one(directory: Path) -> None:
     known = config(directory)
     (directory / "real.json").write_text("{}")
     known.path.symlink_to(directory / "real.json")
-    known.store(Credentials(server="a", username="u", password="p"))
+    known.store(Credentials(address="a", username="u", password="p"))
     assert known.path.is_symlink() and "auths" in (directory / "real.json").read_text()
 
 
@@ -160,11 +159,11 @@ def test_a_damaged_file_is_named(directory: Path, document: Any, said: str) -> N
 def test_a_helper_keeps_what_the_file_does_not(directory: Path) -> None:
     known = config(directory, {"credsStore": "box"})
     assert known.get("reg.example") is None
-    assert known.store(Credentials(server="reg.example", username="ann", password="s3cret")) == "box"
+    assert known.store(Credentials(address="reg.example", username="ann", password="s3cret")) == "box"
     assert "s3cret" not in known.path.read_text()
-    assert known.get("reg.example") == Credentials(server="reg.example", username="ann", password="s3cret")
-    known.store(Credentials(server=HUB_KEY, identity_token="tok"))
-    assert known.get("docker.io") == Credentials(server=HUB_KEY, identity_token="tok")
+    assert known.get("reg.example") == Credentials(address="reg.example", username="ann", password="s3cret")
+    known.store(Credentials(address=HUB_KEY, identity_token="tok"))
+    assert known.get("docker.io") == Credentials(address=HUB_KEY, identity_token="tok")
     assert known.erase("reg.example") and known.get("reg.example") is None
     assert json.loads(known.path.read_text()) == {"credsStore": "box", "auths": {HUB_KEY: {}}}
 
@@ -175,7 +174,7 @@ def test_a_registrys_own_helper_comes_first(directory: Path) -> None:
         {"credHelpers": {"reg.example": "box"}, "auths": {"reg.example": {"auth": pair("file", "x")}}},
     )
     assert known.get("reg.example") is None
-    known.store(Credentials(server="reg.example", username="helper", password="x"))
+    known.store(Credentials(address="reg.example", username="helper", password="x"))
     found = known.get("reg.example")
     assert found is not None and found.username == "helper"
 
@@ -184,8 +183,8 @@ def test_all_that_are_known_go_to_a_build(directory: Path) -> None:
     known = config(
         directory, {"credHelpers": {"own": "box"}, "auths": {HUB_KEY: {"auth": pair("h", "x")}, "plain": {}}}
     )
-    known.store(Credentials(server="own", username="ann", password="y"))
-    assert {entry.server: entry.username for entry in known.all()} == {HUB_KEY: "h", "own": "ann"}
+    known.store(Credentials(address="own", username="ann", password="y"))
+    assert {entry.address: entry.username for entry in known.all()} == {HUB_KEY: "h", "own": "ann"}
     [text] = registry_config(known.all()).values()
     assert json.loads(base64.urlsafe_b64decode(text))["own"]["password"] == "y"
 
@@ -203,7 +202,7 @@ def test_a_helper_that_fails_is_named(directory: Path) -> None:
 
 
 def test_secrets_are_not_shown() -> None:
-    known = Credentials(server="a", username="ann", password="s3cret", identity_token="t0ken")
+    known = Credentials(address="a", username="ann", password="s3cret", identity_token="t0ken")
     assert "s3cret" not in repr(known) and "t0ken" not in repr(known)
     [header] = registry_auth(known).values()
     assert json.loads(base64.urlsafe_b64decode(header)) == {
@@ -212,4 +211,4 @@ def test_secrets_are_not_shown() -> None:
         "identitytoken": "t0ken",
         "serveraddress": "a",
     }
-    assert host_of("https://a:1/v2/x") == "a:1"
+    assert server_key("https://a:1/v2/x") == "a:1" and server_key("") == HUB_KEY
