@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SESSION := $(BIN)/python -m tests.support.isolation --
+SIDE_BY_SIDE = $(BIN)/python -m tests.support.sidebyside $(if $(JOBS),--jobs $(JOBS))
+ORDINARY := -m 'not peers and not soak and not vm'
 KEEP ?=
+JOBS ?=
 
 .PHONY: help demo test test-unit test-engine test-fleet test-vm test-peers soak lint bench clean packages image \
 	image-for-tests
@@ -30,7 +33,8 @@ demo: packages $(STAMP) image ## the main job, on three test hosts that it makes
 image-for-tests: packages $(STAMP)
 	@$(BIN)/python -m tests.support.guestbook || echo "no image of the demo: its test is skipped"
 
-test: packages $(STAMP) image-for-tests lint test-unit test-engine test-fleet ## everything that CI runs
+test: packages $(STAMP) image-for-tests lint ## everything that CI runs, JOBS files of tests at a time
+	@$(SIDE_BY_SIDE) tests/fleet tests/unit tests/contract tests/engine -- $(ORDINARY)
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check --quiet agent controller tests bench setup
@@ -41,10 +45,10 @@ test-unit: $(STAMP)
 	@$(BIN)/python -m pytest -q tests/unit tests/contract
 
 test-engine: packages $(STAMP)
-	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/engine
+	@$(SIDE_BY_SIDE) tests/engine -- $(ORDINARY)
 
 test-fleet: packages $(STAMP) image-for-tests
-	@$(SESSION) $(BIN)/python -m pytest -q -m 'not peers and not soak and not vm' tests/fleet
+	@$(SIDE_BY_SIDE) tests/fleet -- $(ORDINARY)
 
 test-peers: packages $(STAMP) ## comparisons that need dockerd
 	@$(PYTHON) setup/prepare.py packages peers

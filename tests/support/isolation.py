@@ -79,40 +79,54 @@ def run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str |
 
 def sweep() -> None:
     """Removes what sessions have left whose keeper was killed."""
-    if not STATE.is_dir():
-        return
-    for directory in STATE.iterdir():
-        lock = directory / "lock"
-        try:
-            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # not a session, or one that is just being made or removed
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _state_locked():
+        for directory in STATE.iterdir():
+            _remove_if_stale(directory)
+
+
+def _remove_if_stale(directory: Path) -> None:
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # not a session, or one that is just being removed
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if directory.is_dir():  # else its keeper has removed it meanwhile
             name = f"hawse-test-{directory.name}"
             stale = [hierarchy.child(name) for hierarchy in cgrouptree.hierarchies()]
             cgrouptree.Subtree(directories=tuple(path for path in stale if path.is_dir())).remove()
             shutil.rmtree(directory)
-        except BlockingIOError:
-            continue  # its keeper lives
-        finally:
-            os.close(fd)
+    except BlockingIOError:
+        return  # its keeper lives
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _state_locked() -> Iterator[None]:
+    """So that nobody takes a session that is just being made for one left behind."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    fd = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
 def _session_directory() -> Iterator[Session]:
     name = f"s{os.getpid()}"
     directory = STATE / name
-    directory.mkdir(parents=True)
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    with _state_locked():
+        directory.mkdir()
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
     try:
         yield Session(name=name, directory=directory)
     finally:
         shutil.rmtree(directory)
         os.close(fd)
-        with contextlib.suppress(OSError):  # another session may have its directory there
-            STATE.rmdir()
 
 
 def _fork_init(
@@ -182,6 +196,8 @@ def _init(argv: Sequence[str], env: Mapping[str, str], cwd: str | Path | None) -
         try:
             if cwd is not None:
                 os.chdir(cwd)
+            for number in (signal.SIGINT, signal.SIGQUIT):  # a shell ignores them in its background jobs
+                signal.signal(number, signal.SIG_DFL)
             os.execvpe(argv[0], list(argv), dict(env))
         except OSError as error:
             print(f"{argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
