@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hawse_agent.build.heredocs import script_of
 from hawse_agent.build.instructions import (
     Add,
     Arg,
@@ -162,6 +163,23 @@ def test_heredocs_are_files_for_copy() -> None:
 )
 def test_what_looks_like_a_heredoc_and_is_none(text: str) -> None:
     assert not one(text).command.heredocs
+
+
+@pytest.mark.parametrize(
+    ("text", "script", "program"),
+    [
+        ("RUN echo  a", "echo  a", False),
+        ("RUN <<E\na\nb\nE", "a\nb\n", False),
+        ("RUN <<-E\n\ta\n\tE", "a\n", False),
+        ("RUN <<E\n#!/bin/x\na\nE", "#!/bin/x\na\n", True),
+        ("RUN cat <<E >/x\n$a\nE", "cat <<E >/x\n$a\nE", False),
+        ("RUN cat <<-'E'\n\ta\n\tE", "cat <<-'E'\na\nE", False),
+        ("RUN a <<A && b <<B\n1\nA\n2\nB", "a <<A && b <<B\n1\nA\n2\nB", False),
+    ],
+)
+def test_what_a_shell_gets_of_heredocs(text: str, script: str, program: bool) -> None:
+    found = script_of(one(text).command)
+    assert (found.text, found.program) == (script, program)
 
 
 def test_a_heredoc_without_an_end() -> None:
