@@ -8,16 +8,16 @@
     /top                 the same as `top`
 
 The rules are those of moby's patternmatcher: a path is looked at from the top down, and what matched a
-directory matches all below it. A file is taken back from an excluded directory whatever wildcards its exception
-has, as BuildKit does; the classic docker command looks into such a directory only for exceptions that name it.
+directory matches all below it. A file is taken back from an excluded directory whatever wildcards its
+exception has, as BuildKit does; the classic docker command looks into such a directory only for exceptions
+that name it.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from hawse_agent.errors import InputError
 from hawse_agent.spec.globs import element, has_wildcards
@@ -33,16 +33,17 @@ def candidates(dockerfile: str) -> tuple[str, str]:
     return f"{dockerfile}{FILE}", FILE
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pattern:
+class _Pattern(NamedTuple):
     text: str
     exception: bool
     expression: re.Pattern[str]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Ignore:
-    patterns: tuple[_Pattern, ...] = ()
+    """Nothing of it crosses the wire: what it leaves out is not sent."""
+
+    def __init__(self, patterns: tuple[_Pattern, ...] = ()) -> None:
+        self.patterns = patterns
 
     @classmethod
     def parse(cls, source: bytes | str, *, file: str = FILE) -> Self:
@@ -56,7 +57,7 @@ class Ignore:
                 patterns.append(_pattern(line.strip()))
             except InputError as error:
                 raise InputError(error.message, where=f"{file}:{number}") from error
-        return cls(patterns=tuple(patterns))
+        return cls(tuple(patterns))
 
     def without(self, *paths: str) -> Ignore:
         """The same, but never these: the Dockerfile and .dockerignore are always sent. They are no part of
@@ -66,7 +67,7 @@ class Ignore:
             for path in paths
             if self.excludes(path)
         )
-        return Ignore(patterns=self.patterns + exceptions)
+        return Ignore(self.patterns + exceptions)
 
     def excludes(self, path: str) -> bool:
         """Of a path relative to the context's top, without a slash at its ends."""
