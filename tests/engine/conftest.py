@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support import agent as agents
-from tests.support import busybox, isolation
+from tests.support import busybox, isolation, registries
 from tests.support.agent import AgentUnderTest
+from tests.support.registries import DebianRegistry
 
 
 @pytest.fixture(scope="module")
@@ -48,41 +45,10 @@ def busybox_image(daemon: AgentUnderTest) -> str:
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """Debian's docker-registry on loopback; gives host:port."""
-    program = shutil.which("docker-registry")
-    if program is None or shutil.which("skopeo") is None:
+    if not registries.available():
         pytest.skip("needs docker-registry and skopeo")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = tmp_path / "registry.yml"
-    settings.write_text(
-        json.dumps(
-            {
-                "version": 0.1,
-                "storage": {"filesystem": {"rootdirectory": str(tmp_path / "registry")}},
-                "http": {"addr": address},
-            }
-        )
-    )
-    with subprocess.Popen(
-        [program, "serve", settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
-        try:
-            _wait_for_port(address)
-            yield address
-        finally:
-            process.terminate()
-
-
-def _wait_for_port(address: str) -> None:
-    host, _, port = address.partition(":")
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            return
-        except OSError:
-            assert time.monotonic() < deadline, f"{address} does not answer"
-            time.sleep(0.05)
+    with DebianRegistry(tmp_path / "registry") as registry:
+        yield registry.address
 
 
 @pytest.fixture

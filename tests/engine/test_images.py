@@ -8,11 +8,9 @@ import io
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import pytest
 from tests.support import busybox, imagefiles, isolation, linux
 from tests.support.imagefiles import config, directory, entry, files, hardlink, manifest, put, sha256, symlink
+from tests.support.registries import DebianRegistry
 
 from hawse_agent.distribution import reference
 from hawse_agent.distribution.registry import Client
@@ -411,35 +410,8 @@ def test_skopeo_and_umoci_read_what_we_save(place: Place, oci: Path, kind: str) 
 @pytest.fixture
 def docker_registry(place: Place) -> Iterator[str]:
     """Debian's docker-registry on loopback; gives host:port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = place.root / "registry.yml"
-    settings.write_text(
-        json.dumps(
-            {
-                "version": "0.1",
-                "storage": {"filesystem": {"rootdirectory": str(place.root / "registry")}},
-                "http": {"addr": address},
-                "log": {"level": "error"},
-            }
-        )
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 15
-        while True:
-            try:
-                socket.create_connection(tuple(address.split(":")), timeout=1).close()  # type: ignore[arg-type]
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
+    with DebianRegistry(place.root / "registry") as registry:
+        yield registry.address
 
 
 @needs("skopeo")

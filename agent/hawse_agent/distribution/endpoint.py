@@ -181,6 +181,7 @@ class Endpoint:
         """By https, and where plain http is allowed by that when https is not spoken."""
         with ExitStack() as stack:
             while True:
+                tried = self._schemes[0]
                 url = self.url(path)
                 # What it has sent us elsewhere for is not its own to know who we are.
                 own = urllib.parse.urlsplit(url).netloc == self.address and authorization
@@ -189,9 +190,11 @@ class Endpoint:
                     response = stack.enter_context(self.connections.request(method, url, sent, body))
                     break
                 except Transient:
-                    if self.reached or len(self._schemes) == 1:
-                        raise
-                    self._schemes = ["http"]
+                    with self._lock:
+                        if tried == self._schemes[0]:  # no other thread has found it out meanwhile
+                            if self.reached or len(self._schemes) == 1:
+                                raise
+                            self._schemes = self._schemes[1:]
             self.reached = True
             yield response
 

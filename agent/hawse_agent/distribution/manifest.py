@@ -16,9 +16,15 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = f"{OCI_LAYER}+gzip"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST)
+
+_CONFIGS = (OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "")
+"""The last two are of registries and tools of old."""
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -89,10 +95,28 @@ def parse(document: Mapping[str, Any], what: str) -> Manifest:
     parsed = Manifest(
         config=descriptor(config, what), layers=tuple(descriptor(layer, what) for layer in layers)
     )
-    for layer in parsed.layers:
-        if "encrypted" in layer.media_type or "foreign" in layer.media_type:
+    kind = document.get("artifactType") or parsed.config.media_type
+    if parsed.config.media_type not in _CONFIGS:
+        raise NotSupported(f"{what} is not a container image, but an artifact of type {kind}")
+    for layer, data in zip(parsed.layers, layers, strict=True):
+        if data.get("urls") or "foreign" in layer.media_type:
+            raise NotSupported(f"{what} has a foreign layer, which is not in its registry ({layer.digest})")
+        if "encrypted" in layer.media_type:
             raise NotSupported(f"{what} has a layer that cannot be unpacked ({layer.media_type})")
     return parsed
+
+
+def media_type(document: Mapping[str, Any]) -> str:
+    """Of a manifest; OCI's need not say it."""
+    return str(document.get("mediaType") or OCI_MANIFEST)
+
+
+def as_oci(layer: Descriptor) -> Descriptor:
+    """The same layer under the name that it has in a manifest of OCI."""
+    if not layer.media_type.startswith(DOCKER_LAYER):
+        return layer
+    compression = layer.media_type.removeprefix(DOCKER_LAYER).replace(".", "+")
+    return Descriptor(digest=layer.digest, size=layer.size, media_type=f"{OCI_LAYER}{compression}")
 
 
 def descriptor(data: Any, what: str) -> Descriptor:

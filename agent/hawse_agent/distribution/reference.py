@@ -68,7 +68,7 @@ def parse(text: str) -> Reference:
     if at and not _DIGEST.fullmatch(digest):
         raise InputError(f"invalid reference format: {digest!r} is not a digest (sha256:…)")
     registry, slash, tail = rest.partition("/")
-    if not slash or not ("." in registry or ":" in registry or registry == "localhost"):
+    if not slash or not is_registry(registry):
         registry, tail = DEFAULT_REGISTRY, rest
     if registry in HUB_NAMES:
         registry = DEFAULT_REGISTRY
@@ -85,6 +85,11 @@ def parse(text: str) -> Reference:
     if colon and not _TAG.fullmatch(tag):
         raise InputError(f"invalid reference format: {tag!r} is not a tag, in {text!r}")
     return Reference(registry=registry, path=path, tag="" if digest else tag or DEFAULT_TAG, digest=digest)
+
+
+def is_registry(head: str) -> bool:
+    """Whether the first part of a name, before a slash, is a registry; else it is of Docker Hub's."""
+    return "." in head or ":" in head or head == "localhost" or head != head.lower()
 
 
 def canonical(text: str) -> str:

@@ -17,6 +17,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -37,6 +38,11 @@ T = TypeVar("T")
 
 HUB_HOST = "registry-1.docker.io"
 _DENIED = "repository does not exist or may require 'docker login'"
+_UNSAID = {
+    401: "unauthorized: authentication required",
+    403: "denied: requested access to the resource is denied",
+}
+"""What Docker says for a registry that says nothing, as in the answer to a HEAD."""
 _MOST_TAGS = 100_000
 _NEXT = re.compile(r"<([^>]*)>\s*;.*rel=\"?next\"?")
 
@@ -118,16 +124,19 @@ class Client:
             )
         return Repository(name, connections, [*mirrors, origin])
 
+    @contextmanager
+    def endpoint(self, address: str, credentials: Credentials = NOBODY) -> Iterator[Endpoint]:
+        """A host, for one question."""
+        with Connections(self._trust) as connections:
+            yield Endpoint(connections, self._tokens, address=address, credentials=credentials)
+
     def log_in(self, address: str, credentials: Credentials) -> str:
         """Whether the registry takes these credentials. Gives a refresh token that stands for the password,
         or "".
 
         Raises Unauthorized in Docker's words, HostRefused when the registry is out of reach.
         """
-        with Connections(self._trust) as connections:
-            endpoint = Endpoint(
-                connections, self._tokens, address=host_of_registry(address), credentials=credentials
-            )
+        with self.endpoint(host_of_registry(address), credentials) as endpoint:
             try:
                 return endpoint.log_in("/v2/")
             except Refused as error:
@@ -330,6 +339,19 @@ class Repository:
 
         return self._tried(begin, mount or "upload")
 
+    def abandon_upload(self, location: str) -> None:
+        """An upload that was begun is not needed. Not every registry listens: those forget it in time."""
+
+        def abandon() -> None:
+            try:
+                with self._origin.request("DELETE", location) as response:
+                    response.read(MAX_JSON)
+            except Refused as error:
+                if error.status not in (404, 405):
+                    raise
+
+        self._tried(abandon, "upload")
+
     def upload(self, blob: Upload, location: str | None = None) -> None:
         """Send a blob. An upload that is cut goes on where the registry says it has come to."""
         where, offset, cut = location or self.begin_upload() or "", 0, False
@@ -438,7 +460,7 @@ class Repository:
         if isinstance(error, Refused):
             said = error.said
             if error.status in (401, 403):
-                said = said or "denied: requested access to the resource is denied"
+                said = said or _UNSAID[error.status]
                 if push:
                     return Unauthorized(
                         said, hint=f"log in to {self.name.registry} as somebody who may push there"

@@ -65,9 +65,10 @@ class Engine:
         self.events = EventBus()
         self.cgroup_base = find_base(paths)
         self.watcher = Watcher()
+        self.registries = Client(settings.registries)
         self.images = Images(
             store=ImageStore(paths, self.state),
-            registries=Client(settings.registries),
+            registries=self.registries,
             events=self.events,
             containers=self.state.containers,
         )

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hawse_agent.distribution import reference
+from hawse_agent.distribution.cancel import Cancel
 from hawse_agent.distribution.credentials import NOBODY, Credentials
+from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
 from hawse_agent.images import archive
 from hawse_agent.images.pull import Pulls
+from hawse_agent.images.push import Pushes
 from hawse_agent.images.store import Image, ImageStore, Pruned
 from hawse_agent.spec.records import ContainerRecord
 
@@ -32,8 +35,8 @@ class Images:
         containers: Callable[[], Iterable[ContainerRecord]],
     ) -> None:
         self.store = store
-        self.registries = registries
         self._pulls = Pulls(registries, store)
+        self._pushes = Pushes(registries, store)
         self._events = events
         self._containers = containers
 
@@ -83,11 +86,65 @@ class Images:
         self._published("import", image)
         return image
 
-    def pull(self, ref: str, progress: Progress, credentials: Credentials = NOBODY) -> Image:
-        image = self._pulls.pull(reference.parse(ref), progress, credentials)
-        name = reference.familiar(ref)
-        self._events.publish("image", "pull", name, {**image.config.labels, "name": name.rpartition(":")[0]})
+    # registries
+
+    def pull(
+        self,
+        ref: str,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        platform: str = "",
+        cancel: Cancel | None = None,
+    ) -> Image:
+        """`platform`: another than this host's, which nothing runs here. See `Pulls.pull`."""
+        name = reference.parse(ref)
+        image = self._pulls.pull(name, progress, credentials, platform=platform, cancel=cancel)
+        self._exchanged("pull", name.familiar, name, image)
         return image
+
+    def pull_all(
+        self,
+        ref: str,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        platform: str = "",
+        cancel: Cancel | None = None,
+    ) -> None:
+        """Every tag that the registry has of a repository."""
+        name = reference.parse(ref)
+        for image in self._pulls.pull_all(name, progress, credentials, platform=platform, cancel=cancel):
+            self._exchanged("pull", name.familiar_name, name, image)
+
+    def push(
+        self,
+        name: Reference,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        cancel: Cancel | None = None,
+    ) -> None:
+        image = self._pushes.push(name, progress, credentials, cancel=cancel).image
+        self._exchanged("push", name.familiar, name, image)
+
+    def push_all(
+        self,
+        name: Reference,
+        progress: Progress,
+        credentials: Credentials = NOBODY,
+        *,
+        cancel: Cancel | None = None,
+    ) -> None:
+        """Every tag of a repository that is here."""
+        for pushed in self._pushes.push_all(name, progress, credentials, cancel=cancel):
+            self._exchanged("push", name.familiar_name, name, pushed.image)
+
+    def _exchanged(self, action: str, shown: str, name: Reference, image: Image) -> None:
+        attributes = {**image.config.labels, "name": name.familiar_name}
+        self._events.publish("image", action, shown, attributes)
+
+    # archives
 
     def save(self, names: Iterable[str]) -> Iterator[bytes]:
         return archive.save(self.store, list(names))

@@ -146,6 +146,13 @@ class ImageStore:
         return self.blobs.writer(digest, size)
 
     @contextmanager
+    def held_blob_writer(self, hold: Hold) -> Iterator[BlobWriter]:
+        """A blob that stays as long as the hold, or an image that is made of it meanwhile."""
+        with self.blobs.writer() as writer:
+            yield writer
+            self._hold_blob(writer.digest, hold)
+
+    @contextmanager
     def hold(self) -> Iterator[Hold]:
         """While the block runs nothing of what is in the hold is collected."""
         hold = Hold(self._lock)
@@ -220,7 +227,7 @@ class ImageStore:
                 "digest": config_digest,
                 "size": len(config),
             },
-            "layers": [layer.to_json() for layer in layer_blobs],
+            "layers": [manifest.as_oci(layer).to_json() for layer in layer_blobs],
         }
         data = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
         with self.hold() as hold:
@@ -264,14 +271,14 @@ class ImageStore:
             tree.remove(upper)
         return known
 
-    def known_layer(self, diff_id: str) -> Layer | None:
+    def known_layer(self, diff_id: str, wanted: Callable[[Layer], bool] = lambda layer: True) -> Layer | None:
         """A layer that somebody has already, whatever blob it came as."""
         with self._lock:
             return next(
                 (
                     layer
                     for layer in self._named_layers()
-                    if layer.diff_id == diff_id and self.blobs.has(layer.digest)
+                    if layer.diff_id == diff_id and wanted(layer) and self.blobs.has(layer.digest)
                 ),
                 None,
             )

@@ -13,6 +13,7 @@ from hawse_agent.api.docker import (
     execs,
     images,
     networks,
+    registries,
     streams,
     system,
     volumes,
@@ -29,5 +30,6 @@ def routes(router: Router, engine: Engine) -> None:
     streams.routes(router, engine)
     execs.routes(router, engine)
     images.routes(router, engine)
+    registries.routes(router, engine)
     networks.routes(router, engine)
     volumes.routes(router, engine)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
 
+from hawse_agent.api.docker import progress
 from hawse_agent.api.docker.filters import Filters
+from hawse_agent.api.docker.registries import credentials_of
 from hawse_agent.api.docker.views import images as views
-from hawse_agent.api.http import Request, Response, begun
+from hawse_agent.api.http import Request, Response
 from hawse_agent.api.router import Router
-from hawse_agent.distribution import credentials, manifest, reference
+from hawse_agent.distribution import manifest, reference
 from hawse_agent.engine.engine import Engine
-from hawse_agent.errors import HawseError, HostRefused, InputError, InternalError, NotSupported
+from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.images.store import Image
-
-_Message = dict[str, Any]
 
 
 def routes(router: Router, engine: Engine) -> None:
@@ -29,20 +26,11 @@ def routes(router: Router, engine: Engine) -> None:
     router.add("POST", "/images/load", api.load)
     router.add("GET", "/images/get", api.save)
     router.add("POST", "/images/prune", api.prune)
-    router.add("GET", "/images/search", _refuse("search"))
-    router.add("POST", "/images/{name:path}/push", _refuse("push"))
     router.add("POST", "/images/{name:path}/tag", api.tag)
     router.add("GET", "/images/{name:path}/json", api.inspect)
     router.add("GET", "/images/{name:path}/history", api.history)
     router.add("GET", "/images/{name:path}/get", api.save)
     router.add("DELETE", "/images/{name:path}", api.remove)
-
-
-def _refuse(what: str) -> Callable[[Request], Response]:
-    def refuse(request: Request) -> Response:
-        raise NotSupported(f"image {what} is not supported by hawse-agent")
-
-    return refuse
 
 
 class Images:
@@ -92,13 +80,14 @@ class Images:
         name, tag = query.text("fromImage"), query.text("tag")
         if not name:
             raise InputError("fromImage: expected an image's name")
-        check_platform(query.text("platform"))
         ref = f"{name}{'@' if ':' in tag else ':'}{tag}" if tag else name
-        if reference.parse(ref).familiar != ref and not tag:
-            raise NotSupported(f"pulling all tags of {name} is not supported by hawse-agent: name one")
-        auth = credentials.of_header(request.headers.get("x-registry-auth", ""))
-        progress = _progress(lambda tell: self._images.pull(ref, tell, auth))
-        return Response(chunks=begun(progress), content_type="application/json")
+        reference.parse(ref)
+        platform = query.text("platform")
+        who = credentials_of(request)
+        pull = self._images.pull_all if reference.is_name_only(ref) else self._images.pull
+        return progress.told(
+            request, lambda tell, cancel: pull(ref, tell, who, platform=platform, cancel=cancel)
+        )
 
     def _import(self, request: Request) -> Response:
         query = request.query
@@ -178,39 +167,3 @@ def _matches(name: str, pattern: str) -> bool:
     """Segment by segment: no wildcard stands for a slash."""
     ours, wanted = name.split("/"), pattern.split("/")
     return len(ours) == len(wanted) and all(map(fnmatchcase, ours, wanted))
-
-
-def _progress(work: Callable[[Callable[[_Message], None]], object]) -> Iterator[bytes]:
-    """What `work` tells, as JSON lines while it works. A failure before the first of them is raised, a later
-    one is the last line, as Docker tells it. When nobody listens any more the work stops at its next word."""
-    messages: queue.SimpleQueue[_Message | HawseError | None] = queue.SimpleQueue()
-    unheard = threading.Event()
-
-    def tell(message: _Message) -> None:
-        if unheard.is_set():
-            raise HostRefused("the client has hung up")
-        messages.put(message)
-
-    def run() -> None:
-        try:
-            work(tell)
-        except HawseError as error:
-            messages.put(error)
-        except BaseException as error:
-            messages.put(InternalError(f"{type(error).__name__}: {error}"))
-            raise  # the thread's own report of it goes to the daemon's log
-        finally:
-            messages.put(None)
-
-    threading.Thread(target=run, name="pull", daemon=True).start()
-    told = False
-    try:
-        while (message := messages.get()) is not None:
-            if isinstance(message, HawseError):
-                if not told:
-                    raise message
-                message = {"errorDetail": {"message": message.message}, "error": message.message}
-            told = True
-            yield json.dumps(message).encode() + b"\n"
-    finally:
-        unheard.set()

@@ -1,4 +1,4 @@
-"""Ping, version, info, events, disk usage, and the check of a registry login."""
+"""Ping, version, info, events, disk usage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hawse_agent.api.http import Request, Response
 from hawse_agent.api.router import NEWEST, OLDEST, Router, text
 from hawse_agent.engine.engine import Engine
 from hawse_agent.engine.views import Event
-from hawse_agent.errors import InputError, NotSupported
+from hawse_agent.errors import InputError
 
 _BEAT = 10.0
 """Seconds between two looks at whether a client of `/events` is still there."""
@@ -109,15 +109,11 @@ def routes(router: Router, engine: Engine) -> None:
         """Part of `docker system prune`: nothing is built here, so there is no cache."""
         return Response(json={"CachesDeleted": None, "SpaceReclaimed": 0})
 
-    def auth(request: Request) -> Response:
-        raise NotSupported("login is not supported by hawse-agent: it is not kept on a host")
-
     router.add("GET", "/_ping", ping)
     router.add("GET", "/version", version)
     router.add("GET", "/info", about)
     router.add("GET", "/events", events)
     router.add("GET", "/system/df", disk_usage)
-    router.add("POST", "/auth", auth)
     router.add("POST", "/build/prune", prune_builds)
 
 
