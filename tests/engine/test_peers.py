@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
+from tests.support.dockerd import Dockerd
 
 pytestmark = [
     pytest.mark.peers,
@@ -21,48 +22,6 @@ pytestmark = [
     pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
     pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs dockerd"),
 ]
-
-TIMEOUT = 60.0
-
-
-class Dockerd:
-    """In a network namespace of its own: its forward policy would drop the agent's traffic."""
-
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True)
-        self.socket = root / "docker.sock"
-        script = 'ip link set lo up; exec dockerd "$@"'
-        directories = ("--data-root", root / "data", "--exec-root", root / "exec", "--pidfile", root / "pid")
-        with (root / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    "unshare",
-                    "--net",
-                    "sh",
-                    "-c",
-                    script,
-                    "dockerd",
-                    *directories,
-                    "--host",
-                    f"unix://{self.socket}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        deadline = time.monotonic() + TIMEOUT
-        while self.docker("version").returncode:
-            assert self._process.poll() is None and time.monotonic() < deadline, (root / "log").read_text()
-            time.sleep(0.1)
-
-    def docker(self, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "DOCKER_HOST": f"unix://{self.socket}"}
-        return subprocess.run(
-            ["docker", *words], env=environment, input=input, capture_output=True, text=True, timeout=TIMEOUT
-        )
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(TIMEOUT)
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,8 @@ class Scope:
     def enter(self, instruction: _I) -> _I:
         """The instruction with its variables replaced; an ARG or ENV counts for all that come after it.
 
-        Raises InputError with its place.
+        An ARG comes back with its defaults, as history shows it: `variables` has the values. EXPOSE's ports are
+        words of which `values.exposed_ports` makes ports. Raises InputError with its place.
         """
         try:
             expanded = self._expanded(instruction)
@@ -130,9 +131,9 @@ class Scope:
                 )
             case Expose(ports=ports):
                 words = [word for port in ports for word in expand_words(port, self.variables, self._escape)]
-                return replace(
-                    instruction, ports=tuple(port for word in words for port in values.exposed_ports(word))
-                )
+                for word in words:
+                    values.exposed_ports(word)
+                return replace(instruction, ports=tuple(words))
             case Transfer():
                 return self._transfer(instruction)
             case User(user=user):
@@ -203,11 +204,11 @@ class Scope:
         for written, default in instruction.pairs:
             name = self._one(written)
             value = None if default is None else self._one(default)
+            declared.append((name, value))
             if name in self._given:
                 value = self._given[name]
             elif value is None:
                 # Declared once more without a default, it keeps what it has.
                 value = self._outer.get(name, self._declared.get(name))
             self._declared[name] = value
-            declared.append((name, value))
         return declared
