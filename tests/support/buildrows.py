@@ -1,8 +1,8 @@
 """The table of builds: a Dockerfile for each feature, used for it alone, and what it needs.
 
-Rows with `judge="dockerd"` were built by dockerd 20.10's own builder; what it made is kept in tests/data/builds/
-(`python -m tests.support.recordbuilds` writes it). What only BuildKit has is in rows with `judge="reference"`:
-their results are written by hand from the Dockerfile reference.
+Rows with `judge="dockerd"` were built by dockerd 20.10's own builder; what it made is kept in
+tests/data/builds/ (`python -m tests.support.recordbuilds` writes it). What only BuildKit has is in rows with
+`judge="reference"`: their results are written by hand from the Dockerfile reference.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Row:
     """The context is given as a directory, so that the client applies .dockerignore."""
     judge: Literal["dockerd", "reference"] = "dockerd"
     expected: Mapping[str, Any] = field(default_factory=dict)
-    """With `reference`: tree, config as in `imagecontents.Contents`; config may be a part of what there is."""
+    """With `reference`: tree and config as in `imagecontents.Contents`; config may be a part of it."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     volatile: tuple[str, ...] = ()
     """Paths whose content is the machine's."""
@@ -456,7 +456,7 @@ row(
     "HEALTHCHECK: options, shell form",
     """
 FROM corpus/base:1
-HEALTHCHECK --interval=5m --timeout=3s --start-period=1m30s --retries=5 CMD wget -q http://localhost/ || exit 1
+HEALTHCHECK --interval=5m --timeout=3s --start-period=1m30s --retries=5 CMD wget -q http://localhost || exit 1
 """,
 )
 

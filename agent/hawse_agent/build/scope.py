@@ -105,8 +105,8 @@ class Scope:
     def enter(self, instruction: _I) -> _I:
         """The instruction with its variables replaced; an ARG or ENV counts for all that come after it.
 
-        An ARG comes back with its defaults, as history shows it: `variables` has the values. EXPOSE's ports are
-        words of which `values.exposed_ports` makes ports. Raises InputError with its place.
+        An ARG comes back with its defaults, as history shows it: `variables` has the values. EXPOSE's ports
+        are words of which `values.exposed_ports` makes ports. Raises InputError with its place.
         """
         try:
             expanded = self._expanded(instruction)
