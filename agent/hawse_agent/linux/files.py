@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -92,6 +93,15 @@ def socket_address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}/{path.name}"
     finally:
         os.close(fd)
+
+
+def bind(sock: socket.socket, path: str) -> None:
+    """Bind a unix socket to `path`, however long."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        sock.bind(path)
+    else:
+        with socket_address(Path(path)) as address:
+            sock.bind(address)
 
 
 def disk_usage(path: Path, *, directories: bool = True) -> int:

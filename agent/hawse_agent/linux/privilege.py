@@ -61,7 +61,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
-_PR_SET_NAME = 15
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER = 36
@@ -197,8 +196,11 @@ def _raise_effective() -> None:
 
 def set_name(name: str) -> None:
     """The name in /proc/PID/comm; the kernel keeps 15 bytes."""
-    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
-    libc.prctl(_PR_SET_NAME, ctypes.addressof(buffer), what="PR_SET_NAME")
+    fd = os.open("/proc/thread-self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, os.fsencode(name)[:15])
+    finally:
+        os.close(fd)
 
 
 def set_title(title: str) -> None:
@@ -216,8 +218,9 @@ def new_session_keyring() -> None:
     libc.syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0, what="new session keyring")
 
 
+@cache
 def _argv_area() -> tuple[int, int, int]:
-    """Addresses of argv's begin and end and of the environment's end, which lies behind it."""
+    """Addresses of argv's begin and end and of the environment's end, which lies behind it; a fork's, too."""
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
     return int(fields[45]), int(fields[46]), int(fields[48])  # fields 48, 49, 51 of proc(5)

@@ -52,7 +52,7 @@ class LogWriter:
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         config: LogConfig,
         disk: Disk,
         *,
@@ -230,18 +230,18 @@ class LogWriter:
 
     def _rotate(self) -> None:
         keep = max(1, self._config.max_files) - 1
-        beside = self._path.with_name(f"{self._path.name}.new")
+        path, beside = Path(self._path), f"{self._path}.new"
         try:
             fresh = os.open(beside, _FLAGS | os.O_TRUNC, 0o640)
         except OSError:  # a full disk: it goes on in the file that is open, and is tried again
             return
         for number in range(keep - 1, 0, -1):
-            older = logs.rotated(self._path, number)
+            older = logs.rotated(path, number)
             if older.exists():
-                older.rename(logs.rotated(self._path, number + 1))
+                older.rename(logs.rotated(path, number + 1))
         if keep:
-            self._path.rename(logs.rotated(self._path, 1))
-        beside.rename(self._path)
+            path.rename(logs.rotated(path, 1))
+        os.rename(beside, path)
         os.close(self._fd)
         self._fd, self._size = fresh, 0
 

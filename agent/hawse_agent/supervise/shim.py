@@ -12,7 +12,9 @@ things happen:
     maker.py jobs.py                 the making of processes, in forks of their own
     execs.py                         further processes
 
-Runs after a fork of the zygote: no imports, no threads, no logging; imports neither asyncio nor sqlite3.
+Runs after a fork of the zygote: no imports, no threads, no logging; imports neither asyncio nor sqlite3. What
+a function touches is copied, some 20 KB, and stays for as long as the container lives: so paths are strings
+here, and what the standard library does in Python is left out where a system call does.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +75,9 @@ class State:
     dropped_log_bytes: int = 0
 
 
-def main(runtime: Path, starter: socket.socket) -> None:
+def main(runtime: str, starter: socket.socket) -> None:
     """`runtime` is the container's runtime.json; returns when the container has ended for good."""
-    Shim(runtime.read_bytes(), starter).run()
+    Shim(_read(runtime), starter).run()
 
 
 def rehearse() -> None:
@@ -139,7 +141,7 @@ class Shim:
         self._children = Children(self._loop)
         self._state = State(finished_at=config.finished_before)
         self._log = LogWriter(
-            Path(config.log_path),
+            config.log_path,
             config.log,
             PatientDisk(self._loop),
             when_dropping=self._dropping,
@@ -160,6 +162,7 @@ class Shim:
         """By a clock that nobody sets, as all that waits here."""
         self._watchers: list[Lines] = []
         self._requests: list[Lines] = []
+        self._socket_path = f"{config.run_dir}/shim.sock"
         self._starter_socket = starter
         self._starter = Lines(self._loop, starter, self._from_starter, self._starter_closed)
         self._listener: socket.socket | None = None
@@ -214,15 +217,19 @@ class Shim:
 
     def _listen(self) -> None:
         reach("shim: listen")
-        directory = Path(self._config.run_dir)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = directory / "shim.sock"
-        path.unlink(missing_ok=True)
+        try:
+            os.mkdir(self._config.run_dir, 0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            os.makedirs(self._config.run_dir, 0o700)
+        path = self._socket_path
+        if os.access(path, os.F_OK):
+            os.unlink(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.setblocking(False)
-        with files.socket_address(path) as address:
-            listener.bind(address)
-        path.chmod(0o600)
+        files.bind(listener, path)
+        os.chmod(path, 0o600)
         listener.listen(64)
         self._listener = listener
         self._loop.add(listener.fileno(), READ, lambda _: self._accept(listener))
@@ -236,7 +243,7 @@ class Shim:
             netns=self._netns,
             resources=self._resources,
             daemon=self._starter_socket if first else None,
-            shim_socket=str(Path(self._config.run_dir) / "shim.sock"),
+            shim_socket=self._socket_path,
         )
         reach("shim: fork")
         return Maker(
@@ -327,15 +334,15 @@ class Shim:
             watcher.send(message, optional=optional)
 
     def _change(self, **fields: Any) -> None:
-        self._state = replace(self._state, **fields)
-        self._write_state(Path(self._config.run_dir) / "state.json", durable=False)
+        for name, value in fields.items():
+            setattr(self._state, name, value)
+        self._write_state(f"{self._config.run_dir}/state.json", durable=False)
 
-    def _write_state(self, path: Path, *, durable: bool) -> None:
+    def _write_state(self, path: str, *, durable: bool) -> None:
         """A disk that does not take it is the daemon's to report: the state is in every answer, too."""
-        self._state.dropped_log_bytes = self._log.dropped
-        data = json.dumps(asdict(self._state)).encode()
-        temporary = path.with_suffix(".new")
-        with contextlib.suppress(OSError):
+        data = json.dumps(self._as_json()).encode()
+        temporary = f"{path}.new"
+        try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
                 complete = os.write(fd, data) == len(data)
@@ -345,10 +352,12 @@ class Shim:
                 os.close(fd)
             if complete:
                 os.rename(temporary, path)
+        except OSError:
+            pass
 
     def _as_json(self) -> dict[str, Any]:
         self._state.dropped_log_bytes = self._log.dropped
-        return asdict(self._state)
+        return dict(vars(self._state))
 
     # the end of a run
 
@@ -395,7 +404,7 @@ class Shim:
         else:  # what `exit.json` says now, and the run directory is gone in a moment
             self._state = replace(self._state, status="exited")
         reach("shim: write exit")
-        self._write_state(Path(self._config.exit_path), durable=True)
+        self._write_state(self._config.exit_path, durable=True)
         reach("shim: tell exited")
         self._tell(
             "exited",
@@ -412,7 +421,8 @@ class Shim:
 
     def _restart(self) -> None:
         self._restarting = None
-        Path(self._config.exit_path).unlink(missing_ok=True)
+        if os.access(self._config.exit_path, os.F_OK):
+            os.unlink(self._config.exit_path)
         self._streams = self._new_streams()
         try:
             reach("shim: restart")
@@ -546,7 +556,7 @@ class Shim:
             self._restarting.cancel()
             self._restarting = None
             self._change(status="exited")
-            self._write_state(Path(self._config.exit_path), durable=True)
+            self._write_state(self._config.exit_path, durable=True)
             self._loop.after(0, self._finish)  # after the answer to who asked
             return
         if self._maker is not None:
@@ -803,7 +813,18 @@ def _takes_default(pid: int, number: int) -> bool:
 def _start_time(pid: int) -> int:
     """Field 22 of proc_pid_stat(5); 0 when it has ended already."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
     except FileNotFoundError:
         return 0
+
+
+def _read(path: str) -> bytes:
+    """All of a file, without the objects that `open` makes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = [os.read(fd, 1 << 16)]
+        while parts[-1]:
+            parts.append(os.read(fd, 1 << 16))
+        return b"".join(parts)
+    finally:
+        os.close(fd)

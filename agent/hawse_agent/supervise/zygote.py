@@ -32,7 +32,7 @@ _ROOM = socket.CMSG_SPACE(4)
 _SHIM, _NAMES, _DONE = b"shim ", b"names", b"done"
 REPLY_TIMEOUT = 10.0
 
-Run = Callable[[Path, socket.socket], None]
+Run = Callable[[str, socket.socket], None]
 """What a forked shim runs: `supervise.shim.main(runtime, starter)`."""
 Serve = Callable[[socket.socket], None]
 """What the forked name server runs: `network.dns.serve(listener)`."""
@@ -164,7 +164,7 @@ def _leave_home(connection: socket.socket, run: Run, serve: Serve, request: byte
             privilege.set_title("hawse-agent: names")
             serve(carried)
         else:
-            run(Path(os.fsdecode(request.removeprefix(_SHIM))), carried)
+            run(os.fsdecode(request.removeprefix(_SHIM)), carried)
     except BaseException as error:
         print(f"hawse-agent: {error!r}", file=sys.stderr, flush=True)
     finally:

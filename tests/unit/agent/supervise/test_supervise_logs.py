@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def new_writer(path: Path, config: LogConfig) -> LogWriter:
-    return LogWriter(path, config, PlainDisk())
+    return LogWriter(str(path), config, PlainDisk())
 
 
 def end(writer: LogWriter) -> None:
@@ -284,7 +284,7 @@ def test_a_disk_that_takes_its_time_loses_nothing(path: Path) -> None:
     """With a full buffer the container waits, as for any reader of a pipe; until the disk is late."""
     disk = StuckDisk()
     freed: list[bool] = []
-    writer = LogWriter(path, LogConfig(buffer=500), disk, when_free=lambda: freed.append(writer.full))
+    writer = LogWriter(str(path), LogConfig(buffer=500), disk, when_free=lambda: freed.append(writer.full))
     written = 0
     while not writer.full:
         writer.write("stdout", f"{written}\n".encode())
@@ -307,7 +307,9 @@ def test_a_slow_disk_holds_nothing_up(path: Path) -> None:
     """Lines wait, up to the buffer's size; those above are dropped, counted and told."""
     disk = StuckDisk()
     drops: list[int] = []
-    writer = LogWriter(path, LogConfig(buffer=2000), disk, when_dropping=lambda: drops.append(writer.dropped))
+    writer = LogWriter(
+        str(path), LogConfig(buffer=2000), disk, when_dropping=lambda: drops.append(writer.dropped)
+    )
     writer.write("stdout", b"000000000\n")
     disk.late()
     for number in range(1, 100):
@@ -329,7 +331,7 @@ def test_a_slow_disk_holds_nothing_up(path: Path) -> None:
 
 
 def test_a_disk_that_never_takes_it_is_given_up(path: Path) -> None:
-    writer = LogWriter(path, LogConfig(), StuckDisk())
+    writer = LogWriter(str(path), LogConfig(), StuckDisk())
     writer.write("stdout", b"under way\n")
     writer.write("stdout", b"waiting\n")
     over: list[bool] = []
@@ -345,7 +347,7 @@ def test_a_kernel_that_does_not_wait_is_waited_for(path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(logwriter, "Ring", none)
     disk = PatientDisk(Loop())
-    writer = LogWriter(path, LogConfig(), disk)
+    writer = LogWriter(str(path), LogConfig(), disk)
     writer.write("stdout", b"one\ntwo\n")
     assert texts(path) == ["one\n", "two\n"] and disk.waits
     end(writer)
@@ -357,7 +359,7 @@ def test_the_kernel_waits_for_the_disk(path: Path) -> None:
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     loop = Loop()
     disk = PatientDisk(loop)
-    writer = LogWriter(path, LogConfig(), disk)
+    writer = LogWriter(str(path), LogConfig(), disk)
     writer.write("stdout", b"x\n")
     if disk.waits:
         pytest.skip("this kernel has no io_uring")
