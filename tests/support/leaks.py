@@ -39,6 +39,18 @@ _NOT_COUNTED = re.compile(r"pytest-of-.*|__pycache__|net\d+|sudo")
 hosts are looked at from inside."""
 
 
+def _mounts(pid: str) -> Iterator[tuple[str, str, str]]:
+    """Type, source and mount point of each."""
+    for line in Path("/proc", pid, "mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        fstype, source, _ = right.split(" ", 2)
+        yield fstype, source, left.split()[4]
+
+
+_INHERITED = frozenset(_mounts("self"))
+"""What was mounted when the tests began, by the machine for the most part."""
+
+
 def snapshot(directory: Path) -> Snapshot:
     """All that is here now: `directory` is the session's."""
     found: Snapshot = Counter()
@@ -63,12 +75,20 @@ def wait_for(before: Snapshot, directory: Path, timeout: float = TIMEOUT) -> lis
     deadline = time.monotonic() + timeout
     for pause in itertools.chain((0.002, 0.005, 0.01, 0.02), itertools.repeat(0.05)):
         after = snapshot(directory)
+        before = before - _taken_by_the_machine(after)
         if after == before:
             return []
         if time.monotonic() > deadline:
             return differences(before, after)
         time.sleep(pause)
     raise AssertionError("unreachable")
+
+
+def _taken_by_the_machine(after: Snapshot) -> Snapshot:
+    """Mounts that are gone with the directory they were on: whoever removes that, in whatever namespace it is
+    a plain one, takes them out of all."""
+    lost = (mount for mount in _INHERITED if not os.path.lexists(mount[2]))
+    return Counter({line: 1 for mount in lost if (line := _line(*mount)) not in after})
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
@@ -130,10 +150,8 @@ def _cgroups() -> Iterator[str]:
 
 def _place(pid: str, prefix: str, directories: Iterable[str | Path]) -> Iterator[str]:
     """What one host (`self`: the session) has, by a process of it."""
-    for line in Path("/proc", pid, "mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        fstype, source, _ = right.split(" ", 2)
-        yield f"{prefix}mount {fstype} {source} on {left.split()[4]}"
+    for mount in _mounts(pid):
+        yield prefix + _line(*mount)
     root = "" if pid == "self" else f"/proc/{pid}/root"
     for link in os.listdir(f"{root}/sys/class/net"):
         yield f"{prefix}link {link}"
@@ -142,6 +160,10 @@ def _place(pid: str, prefix: str, directories: Iterable[str | Path]) -> Iterator
             yield f"{prefix}file {path.removeprefix(root)}"
     for line in _of_network(pid):
         yield f"{prefix}{line}"
+
+
+def _line(fstype: str, source: str, point: str) -> str:
+    return f"mount {fstype} {source} on {point}"
 
 
 def _files(directory: str, depth: int) -> Iterator[str]:
