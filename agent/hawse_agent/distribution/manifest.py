@@ -65,7 +65,12 @@ class Manifest:
 
 
 def host_platform() -> Platform:
-    architecture, variant = _ARCHITECTURES.get(machine.machine(), (machine.machine(), ""))
+    return platform_of_machine(machine.machine())
+
+
+def platform_of_machine(name: str) -> Platform:
+    """By the kernel's name for it: x86_64, aarch64."""
+    architecture, variant = _ARCHITECTURES.get(name, (name, ""))
     return Platform(architecture=architecture, variant=variant)
 
 
@@ -135,7 +140,7 @@ def choose(document: Mapping[str, Any], wanted: Platform, what: str) -> Descript
     known: list[str] = []
     for entry in document["manifests"]:
         described = descriptor(entry, what)
-        offered = _platform(entry)
+        offered = platform_of(entry)
         if offered is None:
             continue
         known.append(str(offered))
@@ -154,12 +159,17 @@ def fits(entry: Mapping[str, Any], wanted: Platform) -> bool:
     """Whether an entry of an index is for the platform, or says nothing of one."""
     if not isinstance(entry.get("platform"), dict):
         return True
-    offered = _platform(entry)
+    offered = platform_of(entry)
     return offered is not None and _rank(offered, wanted) is not None
 
 
-def _platform(entry: Any) -> Platform | None:
-    """None for what is no image: attestations of BuildKit are for unknown/unknown."""
+def runs(offered: Platform, wanted: Platform) -> bool:
+    """Whether what is for one platform runs on another."""
+    return _rank(offered, wanted) is not None
+
+
+def platform_of(entry: Any) -> Platform | None:
+    """What an entry of an index is for; None for what is no image: attestations of BuildKit."""
     data = entry.get("platform")
     if not isinstance(data, dict):
         return host_platform()  # an index of one image often says nothing

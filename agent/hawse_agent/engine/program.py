@@ -16,6 +16,7 @@ from typing import Any
 from hawse_agent.distribution import reference
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.observe import Observer
+from hawse_agent.engine.platforms import suited
 from hawse_agent.engine.stacks import Stacks, Tell, obtain_image
 from hawse_agent.engine.state import State
 from hawse_agent.engine.volumes import Volumes
@@ -85,6 +86,7 @@ class Program:
 
     def plan(self, spec: HostSpec) -> Plan:
         """What would change, in order. Changes nothing. Raises InputError, Conflict."""
+        spec = suited(spec)
         seen = self._observer.observe()
         operations: list[Operation] = []
         for item in spec.items:
@@ -94,6 +96,7 @@ class Program:
 
     def missing_blobs(self, spec: HostSpec, plan: Plan) -> list[str]:
         """Blobs that the controller must send before this plan can be applied."""
+        spec = suited(spec)
         wanted: list[str] = []
         sent = {(op.item, op.name) for op in plan.operations if op.kind == "image" and op.action == "send"}
         for item in spec.items:
@@ -188,6 +191,7 @@ class Program:
             )
         try:
             self._holder = spec.run_id
+            spec = suited(spec)
             plan = self.plan(spec)
             if plan.digest != digest:
                 raise PlanChanged(

@@ -19,8 +19,22 @@ LABEL_SERVICE = "io.hawse.service"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageVariant:
+    """The same image for another platform. Fields as those of `ImageSource`."""
+
+    platform: str
+    id: str
+    manifest: str
+    blobs: tuple[str, ...]
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """An image that a stack needs. With `manifest` the controller holds it and can send the blobs."""
+    """An image that a stack needs. With `manifest` the controller holds it and can send the blobs.
+
+    Where it holds it for several platforms the host takes the one that fits it best.
+    """
 
     reference: str
     id: str = ""
@@ -30,6 +44,9 @@ class ImageSource:
     blobs: tuple[str, ...] = ()
     """Every blob that the image consists of: manifest, config, layers."""
     size: int = 0
+    platform: str = ""
+    """What this one is for: `linux/amd64`; "" when it is not known."""
+    others: tuple[ImageVariant, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

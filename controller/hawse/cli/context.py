@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hawse.ssh.target import Target
     from hawse.template import Scope
     from hawse.variables import Variable
+    from hawse_agent.distribution.registry import Client as RegistryClient
     from hawse_agent.spec.host import ImageSource
 
 LOCAL = "localhost"
@@ -338,9 +339,18 @@ class Context:
 
         return DockerConfig.of(self.environment)
 
+    @cached_property
+    def registry_client(self) -> RegistryClient:
+        """Asks registries from here."""
+        from hawse_agent.distribution.registry import Client
+        from hawse_agent.distribution.settings import RegistrySettings
+
+        return Client(self.project.registries or RegistrySettings(), self.environment)
+
     def image_source(self, reference: str) -> ImageSource | None:
         """What a stack says about its image when the controller holds it."""
-        return self.images.get(reference) if self.images.find(reference) is not None else None
+        image = self.images.find(reference)
+        return image.source() if image is not None else None
 
     def __enter__(self) -> Context:
         return self

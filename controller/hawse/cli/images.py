@@ -95,10 +95,16 @@ def _tag_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _rmi(context: Context, options: argparse.Namespace) -> int:
     given: Given = options.given
-    names, force = operands(given, "rmi", "IMAGE …", 1, None), given.options.get("force", False)
-    query = {"force": force, "noprune": given.options.get("no-prune", False)}
+    names = operands(given, "rmi", "IMAGE …", 1, None)
+    force, keep_parents = given.options.get("force", False), given.options.get("no-prune", False)
+    return remove(context, names, force=force, keep_parents=keep_parents)
 
-    def remove(agent: AgentClient, name: str) -> str | None:
+
+def remove(context: Context, names: list[str], *, force: bool, keep_parents: bool = False) -> int:
+    """Takes names from images, and removes images that have none left."""
+    query = {"force": force, "noprune": keep_parents}
+
+    def act(agent: AgentClient, name: str) -> str | None:
         try:
             removed = agent.json("DELETE", image_path(name), query=query, timeout=LONG)
         except NotFound as error:
@@ -108,7 +114,7 @@ def _rmi(context: Context, options: argparse.Namespace) -> int:
             return None
         return "\n".join(removed_line(entry).capitalize() for entry in removed) or None
 
-    return every(context, names, remove)
+    return every(context, names, act)
 
 
 VERBS = (

@@ -33,6 +33,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(context: Context, options: argparse.Namespace) -> int:
+    return inspect(context, options, options.type, size=options.size)
+
+
+def inspect(context: Context, options: argparse.Namespace, kind: str | None, *, size: bool = False) -> int:
+    """What agents know of `options.names`, of one kind or of any, in `options.format`."""
     template = Template(options.format) if options.format not in ("", "json") else None
     places = context.places()
     output = Output(context, [place.name for place in places])
@@ -43,12 +48,12 @@ def _inspect(context: Context, options: argparse.Namespace) -> int:
         with output.of(place.name) as writer:
             for name in options.names:
                 try:
-                    answer, kind = _look(agent, name, options.type, size=options.size)
+                    answer, found_kind = _look(agent, name, kind, size=size)
                 except (InputError, NotFound) as error:
                     refused(context, error, several)
                     code = 1
                     continue
-                if options.size and kind != "container":
+                if size and found_kind != "container":
                     context.warn(f"hawse: --size is ignored for {name}: it is not a container")
                 found[place.name].append(answer)
                 if template is not None and not context.options.json:
@@ -79,6 +84,16 @@ def _look(agent: AgentClient, name: str, kind: str | None, *, size: bool) -> tup
             if kind is not None:
                 raise
     raise NotFound(f"no such object: {name}")
+
+
+def show(context: Context, found: list[Any], form: str) -> None:
+    """The same, of what is known here."""
+    if context.options.json or form in ("", "json"):
+        context.stdout.write(_shown(found, "" if context.options.json else form))
+        return
+    template = Template(form)
+    for one in found:
+        context.print(template.execute(inspected(one, raw=bool(template.fields & names_of_json))))
 
 
 def _shown(found: list[Any], form: str) -> str:

@@ -47,7 +47,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "system": ("info", "df", "prune"),
     "network": ("network ls",),
     "volume": ("volume ls", "volume backup", "volume restore"),
-    "image": ("image ls", "image import", "image send", "image rm"),
+    "image": (
+        *("image ls", "image pull", "image import", "image load", "image save", "image inspect"),
+        *("image send", "image rm", "image prune"),
+    ),
     "ssh": ("ssh",),
     "host": ("host bootstrap", "host upgrade", "host doctor", "host remove"),
     "inventory": ("inventory",),

@@ -9,10 +9,13 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hawse.ssh.target import HostKeyPolicy
 from hawse_agent.errors import InputError
+
+if TYPE_CHECKING:
+    from hawse_agent.distribution.settings import RegistrySettings
 
 FILE = "hawse.toml"
 FORKS = 32
@@ -32,6 +35,8 @@ class Project:
     timeout: float | None = None
     host_key_checking: HostKeyPolicy | None = None
     known_hosts: tuple[Path, ...] = ()
+    registries: RegistrySettings | None = None
+    """How this machine reaches registries, where it says something of it; hosts have their agent.toml."""
 
 
 def find(directory: Path | None, working: Path) -> Project:
@@ -75,6 +80,7 @@ class _Reader:
             "forks": self._forks,
             "timeout": self._timeout,
             "host_key_checking": self._policy,
+            "registries": self._registries,
             "known_hosts": lambda key, value: tuple(self._path(key, item) for item in self._list(key, value)),
         }
         settings: dict[str, Any] = {}
@@ -118,6 +124,17 @@ class _Reader:
             policy: HostKeyPolicy = value
             return policy
         raise self._error(key, f"{key} is strict, accept-new or off")
+
+    def _registries(self, key: str, value: Any) -> RegistrySettings:
+        from hawse_agent.distribution.settings import RegistrySettings
+        from hawse_agent.spec import codec
+
+        try:
+            settings = codec.from_json(RegistrySettings, value, key)
+            settings.check()
+        except InputError as error:
+            raise self._error(key, error.message, error.hint) from None
+        return settings
 
     def _error(self, key: str, message: str, hint: str = "") -> InputError:
         pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(key)}["']?\s*[\].=]""")

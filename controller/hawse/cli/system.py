@@ -19,7 +19,8 @@ from hawse.format.usage import USAGE, details, usage_rows
 from hawse.format.values import inspected
 from hawse_agent.errors import HostRefused, InputError
 
-_ALL_IMAGES = "all images without at least one container associated to them"
+DANGLING_IMAGES = "all dangling images"
+ALL_IMAGES = "all images without at least one container associated to them"
 _KINDS = {
     "containers": ("ContainersDeleted", "Deleted Containers:"),
     "networks": ("NetworksDeleted", "Deleted Networks:"),
@@ -129,11 +130,42 @@ def _prune(context: Context, options: argparse.Namespace) -> int:
     if options.volumes and "until" in filters:
         raise InputError('the "until" filter is not supported with "--volumes"')
     places = context.places()
-    if not options.force and not _confirmed(context, options, filters, places):
+    if not options.force and not confirmed(context, _warnings(options), filters, places):
         raise HostRefused("the prune has been cancelled")
     kinds = [kind for kind in _KINDS if options.volumes or kind != "volumes"]
+    return prune(context, places, kinds, filters, every=options.all)
+
+
+def _warnings(options: argparse.Namespace) -> list[str]:
+    return [
+        "all stopped containers",
+        "all networks not used by at least one container",
+        *(["all anonymous volumes not used by at least one container"] if options.volumes else []),
+        ALL_IMAGES if options.all else DANGLING_IMAGES,
+        "all build cache" if options.all else "unused build cache",
+    ]
+
+
+def confirmed(
+    context: Context, warnings: list[str], filters: dict[str, list[str]], places: list[Place]
+) -> bool:
+    """Whether the person agrees that this goes."""
+    where = f" on {', '.join(place.name for place in places)}" if places[0].host is not None else ""
+    lines = [f"WARNING! This will remove{where}:", *(f"  - {warning}" for warning in warnings)]
+    if filters:
+        lines += ["", "  Items to be pruned will be filtered with:"]
+        lines += [f"  - {key}={value}" for key, values in sorted(filters.items()) for value in values]
+    context.stdout.write("\n".join([*lines, "", "Are you sure you want to continue? [y/N] "]))
+    context.stdout.flush()
+    return context.stdin.readline().decode().strip().lower() == "y"
+
+
+def prune(
+    context: Context, places: list[Place], kinds: list[str], filters: dict[str, list[str]], *, every: bool
+) -> int:
+    """Removes what nothing uses, kind by kind; says what went."""
     found, code = ask(
-        context, places, lambda agent: {kind: _pruned(agent, kind, filters, options.all) for kind in kinds}
+        context, places, lambda agent: {kind: _pruned(agent, kind, filters, every) for kind in kinds}
     )
     if context.options.json:
         lists.show_json(context, found)
@@ -143,26 +175,6 @@ def _prune(context: Context, options: argparse.Namespace) -> int:
         with output.of(name) as writer:
             writer.write(1, _removed(answers).encode())
     return code
-
-
-def _confirmed(
-    context: Context, options: argparse.Namespace, filters: dict[str, list[str]], places: list[Place]
-) -> bool:
-    warnings = [
-        "all stopped containers",
-        "all networks not used by at least one container",
-        *(["all anonymous volumes not used by at least one container"] if options.volumes else []),
-        _ALL_IMAGES if options.all else "all dangling images",
-        "all build cache" if options.all else "unused build cache",
-    ]
-    where = f" on {', '.join(place.name for place in places)}" if places[0].host is not None else ""
-    lines = [f"WARNING! This will remove{where}:", *(f"  - {warning}" for warning in warnings)]
-    if filters:
-        lines += ["", "  Items to be pruned will be filtered with:"]
-        lines += [f"  - {key}={value}" for key, values in sorted(filters.items()) for value in values]
-    context.stdout.write("\n".join([*lines, "", "Are you sure you want to continue? [y/N] "]))
-    context.stdout.flush()
-    return context.stdin.readline().decode().strip().lower() == "y"
 
 
 def _pruned(agent: AgentClient, kind: str, filters: dict[str, list[str]], every: bool) -> Any:

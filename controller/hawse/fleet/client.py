@@ -237,6 +237,10 @@ class AgentClient:
 
     # -- images ----------------------------------------------------------------------------------
 
+    def machine(self) -> str:
+        """What the host's kernel calls its architecture: x86_64, aarch64."""
+        return str(_mapping(self.json("GET", f"{DOCKER}/info"))["Architecture"])
+
     def missing_blobs(self, digests: Iterable[str]) -> tuple[str, ...]:
         answer = self.json("POST", "/hawse/v1/blobs/missing", data={"digests": list(digests)})
         return tuple(_mapping(answer)["missing"])

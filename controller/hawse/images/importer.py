@@ -40,8 +40,7 @@ def import_file(
 ) -> list[StoredImage]:
     """Imports an archive of images, or a tar of a root directory, which needs a `reference`."""
     try:
-        names = _top_names(path)
-        if "manifest.json" in names or "index.json" in names:
+        if _is_archive(path):
             if tuple(changes):
                 raise InputError(f"{path} is an archive of images: nothing can be changed on import")
             with tarfile.open(path) as tar:
@@ -51,6 +50,20 @@ def import_file(
         raise InputError(f"{path} is not a whole tar archive: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"no such file: {path}") from error
+
+
+def import_archive(store: ImageStore, path: Path) -> list[StoredImage]:
+    """Imports an archive of images. Raises InputError for anything else."""
+    try:
+        is_archive = _is_archive(path)
+    except (tarfile.TarError, EOFError, FileNotFoundError):
+        is_archive = False
+    if path.exists() and not is_archive:
+        raise InputError(
+            f"{path} is no archive of images: it has neither manifest.json nor index.json",
+            hint="hawse image import FILE NAME makes one of a root directory",
+        )
+    return import_file(store, path)
 
 
 def import_root(
@@ -220,6 +233,10 @@ def _unpack(file: IO[bytes], writer: BlobWriter, plain: Any, new: Callable[[], A
             piece = frame.unused_data
     if not frame.eof:
         raise EOFError("it ends too early")
+
+
+def _is_archive(path: Path) -> bool:
+    return bool(_top_names(path) & {"manifest.json", "index.json"})
 
 
 def _top_names(path: Path) -> set[str]:

@@ -8,6 +8,8 @@ from functools import partial
 
 from hawse.fleet.client import AgentClient
 from hawse.images.store import ImageStore
+from hawse_agent.distribution.manifest import platform_of_machine
+from hawse_agent.distribution.platforms import choose
 from hawse_agent.errors import Conflict, NotFound, Unreachable
 from hawse_agent.spec.host import ImageSource
 
@@ -31,8 +33,9 @@ def send(
 ) -> str:
     """Makes the image present under its name on the host; gives its id there.
 
-    `connect` is called again when the connection is lost (then `lost` hears why) or the daemon replaced; the
-    transfer goes on from there. Raises Unreachable when that does not help.
+    Of several platforms the host gets its own. `connect` is called again when the connection is lost (then
+    `lost` hears why) or the daemon replaced; the transfer goes on from there. Raises Unreachable when that
+    does not help, InputError when the image is for other platforms.
     """
     reached, failures = -1, 0
 
@@ -63,6 +66,8 @@ class _Transfer:
         self._needed = 0
 
     def run(self, client: AgentClient) -> str:
+        if self._source.platform:
+            self._source = choose(self._source, platform_of_machine(client.machine()))
         for left in reversed(range(_ROUNDS)):
             upload(
                 client,

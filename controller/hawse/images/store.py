@@ -1,9 +1,10 @@
 """Images that the controller keeps to send: an OCI image layout in its data directory.
 
-    oci-layout  index.json  blobs/sha256/<hex>
+    oci-layout  index.json  blobs/sha256/<hex>  partial/<hex>
 
-Blobs are content-addressed and appear by rename, so that several processes may import at once; only
-index.json is changed under a lock.
+A name in index.json stands for an image, or for an index of the same image for several platforms. Blobs are
+content-addressed and appear by rename, so that several processes may import at once; only index.json is
+changed under a lock. What has come of a blob that is being fetched waits in partial/ for the rest.
 """
 
 from __future__ import annotations
@@ -15,33 +16,68 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hawse_agent.distribution.manifest import Platform
 from hawse_agent.distribution.reference import canonical, familiar
 from hawse_agent.errors import HostRefused, NotFound, OutOfSpace, ProtocolError
-from hawse_agent.spec.host import ImageSource
+from hawse_agent.spec.host import ImageSource, ImageVariant
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 _NAME = "org.opencontainers.image.ref.name"
 _PIECE = 1 << 20
+_LITTER_SECONDS = 24 * 3600.0
+"""A blob that no name needs may belong to an import that goes on; after a day it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredImage:
-    """One name of an image."""
+class Variant:
+    """An image for one platform."""
 
-    reference: str
     id: str
     manifest: str
     blobs: tuple[str, ...]
     size: int
     """Bytes of all its blobs, as they are sent."""
-    architecture: str
+    platform: str
+    """`linux/amd64`; "" where its configuration does not say."""
     created: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """One name of an image, with what it is for each of its platforms."""
+
+    reference: str
+    variants: tuple[Variant, ...]
+
+    def source(self) -> ImageSource:
+        """What a stack says about it."""
+        first, *others = self.variants
+        return ImageSource(
+            reference=self.reference,
+            id=first.id,
+            manifest=first.manifest,
+            blobs=first.blobs,
+            size=first.size,
+            platform=first.platform,
+            others=tuple(
+                ImageVariant(
+                    platform=other.platform,
+                    id=other.id,
+                    manifest=other.manifest,
+                    blobs=other.blobs,
+                    size=other.size,
+                )
+                for other in others
+            ),
+        )
 
 
 class ImageStore:
@@ -56,23 +92,25 @@ class ImageStore:
     def find(self, reference: str) -> StoredImage | None:
         """An image by its name, short or full, or by its id."""
         if reference.startswith("sha256:"):
-            return next((image for image in self.images() if image.id == reference), None)
+            ids = ((image, variant.id) for image in self.images() for variant in image.variants)
+            return next((image for image, identity in ids if identity == reference), None)
         wanted = canonical(reference)
         entry = next((entry for entry in self._index() if entry["annotations"][_NAME] == wanted), None)
         return self._image(entry) if entry else None
 
-    def get(self, reference: str) -> ImageSource:
-        """What a stack says about its image; `NotFound` when it is not kept here."""
+    def named(self, reference: str) -> StoredImage:
+        """The same; `NotFound` when it is not kept here."""
         image = self.find(reference)
         if image is None:
-            raise NotFound(f"no such image here: {reference}", hint="hawse image import")
-        return ImageSource(
-            reference=image.reference,
-            id=image.id,
-            manifest=image.manifest,
-            blobs=image.blobs,
-            size=image.size,
-        )
+            raise NotFound(f"no such image here: {reference}", hint="hawse image pull, or hawse image import")
+        return image
+
+    def get(self, reference: str) -> ImageSource:
+        """What a stack says about its image; `NotFound` when it is not kept here."""
+        return self.named(reference).source()
+
+    def has(self, digest: str) -> bool:
+        return self._path(digest).exists()
 
     def size(self, digest: str) -> int:
         with self.open_blob(digest) as file:
@@ -103,52 +141,106 @@ class ImageStore:
         if ahead:
             yield ahead
 
+    def read_json(self, digest: str) -> dict[str, Any]:
+        """A manifest, an index, a configuration."""
+        value: dict[str, Any] = json.loads(b"".join(self.chunks(digest)))
+        return value
+
     # -- writing ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[BlobWriter]:
         """A blob to be written; it is kept when the block ends well."""
         self._prepare()
-        blobs = self.directory / "blobs/sha256"
-        fd, name = tempfile.mkstemp(dir=blobs, prefix=".incoming-")
-        writer = BlobWriter(os.fdopen(fd, "wb"))
-        try:
-            with writer.file:
-                yield writer
-                writer.file.flush()
-                os.fsync(writer.file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, self._path(writer.digest))
-        except OSError as error:
-            Path(name).unlink(missing_ok=True)
-            if error.errno == errno.ENOSPC:
-                raise OutOfSpace(f"no space left for images in {self.directory}") from error
-            raise
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with self._disk():
+            fd, name = tempfile.mkstemp(dir=self._partial, prefix="incoming-")
+            writer = BlobWriter(os.fdopen(fd, "wb"))
+            try:
+                with writer.file:
+                    yield writer
+                    writer.file.flush()
+                    os.fsync(writer.file.fileno())
+                os.chmod(name, 0o644)
+                os.replace(name, self._path(writer.digest))
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+
+    @contextlib.contextmanager
+    def receiving(self, digest: str, size: int) -> Iterator[BlobWriter | None]:
+        """The rest of a blob to be written, after what has come before (the writer's size); None when all of
+        it is here.
+
+        Waits while another process fetches the same. What has come is kept when the block fails. Raises
+        ProtocolError when the whole has another digest.
+        """
+        self._prepare()
+        path = self._partial / digest.removeprefix("sha256:")
+        with self._disk(), self._locked(path) as file:
+            if self.has(digest):
+                path.unlink(missing_ok=True)
+                yield None
+                return
+            if os.fstat(file.fileno()).st_size > size:
+                file.truncate(0)  # whoever began it had something else
+            writer = BlobWriter(file)
+            while piece := file.read(_PIECE):
+                writer.seen(piece)
+            yield writer
+            file.flush()
+            os.fsync(file.fileno())
+            if writer.size < size:
+                raise ProtocolError(f"{digest} came with {writer.size} bytes, not {size}")
+            if writer.digest != digest:
+                path.unlink()
+                raise ProtocolError(f"{digest} came damaged: its digest is {writer.digest}")
+            path.chmod(0o644)
+            path.replace(self._path(digest))
 
     def put(self, data: bytes) -> str:
         with self.writer() as writer:
             writer.write(data)
         return writer.digest
 
-    def add(self, references: tuple[str, ...], config: bytes, layers: list[dict[str, Any]]) -> StoredImage:
+    def add(self, references: Sequence[str], config: bytes, layers: list[dict[str, Any]]) -> StoredImage:
         """Names an image of these layers, whose blobs are there; an older bearer of a name loses it."""
-        config_digest = self.put(config)
+        return self.tag(references, self.put(self.make_manifest(config, layers)))
+
+    def make_manifest(self, config: bytes, layers: list[dict[str, Any]]) -> bytes:
+        """The manifest of an image; keeps its configuration."""
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": {"mediaType": CONFIG, "digest": config_digest, "size": len(config)},
+            "config": {"mediaType": CONFIG, "digest": self.put(config), "size": len(config)},
             "layers": layers,
         }
-        data = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
-        return self.tag(references, self.put(data), len(data))
+        return _canonical_json(manifest)
 
-    def tag(self, references: tuple[str, ...], manifest: str, size: int) -> StoredImage:
+    def add_index(self, references: Sequence[str], manifests: Mapping[str, Platform]) -> StoredImage:
+        """Names an image that there is for several platforms, whose manifests and other blobs are there."""
+        index = {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [
+                {
+                    "mediaType": self.read_json(digest).get("mediaType") or MANIFEST,
+                    "digest": digest,
+                    "size": self.size(digest),
+                    "platform": _platform_json(platform),
+                }
+                for digest, platform in manifests.items()
+            ],
+        }
+        return self.tag(references, self.put(_canonical_json(index)))
+
+    def tag(self, references: Sequence[str], digest: str) -> StoredImage:
+        """Gives names to a manifest or an index that is here."""
         names = [canonical(reference) for reference in references]
+        document = self.read_json(digest)
+        kind = str(document.get("mediaType") or (INDEX if "manifests" in document else MANIFEST))
+        size = self.size(digest)
         entries = [
-            {"mediaType": MANIFEST, "digest": manifest, "size": size, "annotations": {_NAME: name}}
+            {"mediaType": kind, "digest": digest, "size": size, "annotations": {_NAME: name}}
             for name in names
         ]
         image = self._image(entries[0])
@@ -157,27 +249,68 @@ class ImageStore:
         return image
 
     def remove(self, reference: str) -> None:
-        """Forgets a name, and deletes the blobs that no name needs any more."""
+        """Forgets a name, and deletes those of its blobs that no name needs any more."""
         name = canonical(reference)
         with self._changing() as index:
-            if all(entry["annotations"][_NAME] != name for entry in index):
+            entry = next((entry for entry in index if entry["annotations"][_NAME] == name), None)
+            if entry is None:
                 raise NotFound(f"no such image here: {familiar(name)}")
-            index[:] = [entry for entry in index if entry["annotations"][_NAME] != name]
-            needed = {digest for entry in index for digest in self._image(entry).blobs}
-            for path in (self.directory / "blobs/sha256").glob("[0-9a-f]*"):
-                if f"sha256:{path.name}" not in needed:
+            index[:] = [other for other in index if other is not entry]
+            for digest in self._blobs_of([entry]) - self._blobs_of(index):
+                self._path(digest).unlink(missing_ok=True)
+
+    def prune(self) -> int:
+        """Deletes what no name needs: blobs of names that moved on, and parts that nobody came back for.
+        Gives the bytes."""
+        limit, freed = time.time() - _LITTER_SECONDS, 0
+        with self._changing() as index:
+            needed = {self._path(digest) for digest in self._blobs_of(index)}
+            for path in (*self._blobs.glob("*"), *self._partial.glob("*")):
+                stat = path.stat()
+                if path not in needed and stat.st_mtime < limit:
+                    freed += stat.st_size
                     path.unlink()
+        return freed
 
     # -- internals -------------------------------------------------------------------------------
 
+    @property
+    def _blobs(self) -> Path:
+        return self.directory / "blobs/sha256"
+
+    @property
+    def _partial(self) -> Path:
+        return self.directory / "partial"
+
     def _path(self, digest: str) -> Path:
-        return self.directory / "blobs/sha256" / digest.removeprefix("sha256:")
+        return self._blobs / digest.removeprefix("sha256:")
 
     def _prepare(self) -> None:
-        (self.directory / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+        for directory in (self._blobs, self._partial):
+            directory.mkdir(parents=True, exist_ok=True)
         layout = self.directory / "oci-layout"
         if not layout.exists():
             layout.write_text('{"imageLayoutVersion":"1.0.0"}')
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OutOfSpace(f"no space left for images in {self.directory}") from error
+            raise
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path) -> Iterator[IO[bytes]]:
+        """The file, ours alone; a new one where another process has taken the old one away meanwhile."""
+        while True:
+            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    continue
+                yield file
+                return
 
     def _index(self) -> list[dict[str, Any]]:
         try:
@@ -203,24 +336,52 @@ class ImageStore:
             fresh.write_text(json.dumps({"schemaVersion": 2, "manifests": entries}, indent=1))
             fresh.replace(self.directory / "index.json")
 
-    def _image(self, entry: dict[str, Any]) -> StoredImage:
-        manifest = self._json(entry["digest"])
-        config = self._json(manifest["config"]["digest"])
+    def _image(self, entry: Mapping[str, Any]) -> StoredImage:
+        document = self.read_json(entry["digest"])
+        entries = document.get("manifests", [entry])
+        return StoredImage(
+            reference=entry["annotations"][_NAME], variants=tuple(self._variant(one) for one in entries)
+        )
+
+    def _variant(self, entry: Mapping[str, Any]) -> Variant:
+        manifest = self.read_json(entry["digest"])
+        config = self.read_json(manifest["config"]["digest"])
         parts = [entry, manifest["config"], *manifest["layers"]]
         sizes = {part["digest"]: int(part["size"]) for part in parts}
-        return StoredImage(
-            reference=entry["annotations"][_NAME],
+        return Variant(
             id=manifest["config"]["digest"],
             manifest=entry["digest"],
             blobs=tuple(sizes),
             size=sum(sizes.values()),
-            architecture=str(config.get("architecture", "")),
+            platform=str(platform_of(config)) if config.get("architecture") else "",
             created=str(config.get("created", "")),
         )
 
-    def _json(self, digest: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(b"".join(self.chunks(digest)))
-        return value
+    def _blobs_of(self, entries: Iterable[Mapping[str, Any]]) -> set[str]:
+        needed: set[str] = set()
+        for entry in entries:
+            needed.add(entry["digest"])
+            for variant in self._image(entry).variants:
+                needed |= set(variant.blobs)
+        return needed
+
+
+def platform_of(config: Mapping[str, Any]) -> Platform:
+    """What an image is for, as its configuration says it."""
+    return Platform(
+        os=str(config.get("os") or "linux"),
+        architecture=str(config.get("architecture") or ""),
+        variant=str(config.get("variant") or ""),
+    )
+
+
+def _platform_json(platform: Platform) -> dict[str, str]:
+    named = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant}
+    return {key: value for key, value in named.items() if value}
+
+
+def _canonical_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
 class BlobWriter:
@@ -236,9 +397,13 @@ class BlobWriter:
         return f"sha256:{self._hash.hexdigest()}"
 
     def write(self, data: bytes) -> int:
+        self.seen(data)
+        return self.file.write(data)
+
+    def seen(self, data: bytes) -> None:
+        """What stands in the file already."""
         self._hash.update(data)
         self.size += len(data)
-        return self.file.write(data)
 
 
 def default_directory() -> Path:

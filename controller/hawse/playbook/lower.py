@@ -138,7 +138,7 @@ def _image(call: Call, run: Run, args: ImageArguments) -> Lowered:
     values: dict[str, Any] = {"reference": args.name, "state": args.state, "force": args.force}
     source = run.images(args.name) if args.state == "present" else None
     if source is not None:
-        values |= {"id": source.id, "manifest": source.manifest, "blobs": list(source.blobs)}
+        values |= {**codec.to_json(source), "reference": args.name}
     return Lowered(items=(call.item(values),))
 
 

@@ -376,7 +376,7 @@ def _images(spec: HostSpec, blobs: set[str]) -> Iterator[str]:
     for item in spec.items:
         if item.stack is not None:
             for image in item.stack.images:
-                if blobs & set(image.blobs):
+                if blobs & {*image.blobs, *(blob for other in image.others for blob in other.blobs)}:
                     yield familiar(image.reference)
         elif item.task is not None and blobs & set(item.task.args.get("blobs", ())):
             yield familiar(str(item.task.args["reference"]))

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import tarfile
 from pathlib import Path
 from typing import Any, cast
@@ -11,9 +12,10 @@ import pytest
 import zstandard
 
 from hawse.fleet.client import AgentClient
-from hawse.images import importer, send
+from hawse.images import archive, importer, send
 from hawse.images.config import apply_changes
 from hawse.images.store import ImageStore
+from hawse_agent.distribution.manifest import Platform, host_platform
 from hawse_agent.errors import Conflict, HostRefused, InputError, NotFound, ProtocolError, Unreachable
 from hawse_agent.spec.host import ImageSource
 
@@ -57,10 +59,11 @@ def config_of(store: ImageStore, image_id: str) -> Any:
 def test_a_root_becomes_an_image(store: ImageStore, root: Path, pack: Any) -> None:
     root.write_bytes(pack(ROOT))
     [image] = importer.import_file(store, root, reference="guestbook", changes=['CMD ["sh"]', "USER app"])
+    [variant] = image.variants
     source = store.get("docker.io/library/guestbook:latest")
-    assert (source.id, source.manifest, source.blobs) == (image.id, image.manifest, image.blobs)
+    assert (source.id, source.manifest, source.blobs) == (variant.id, variant.manifest, variant.blobs)
     assert source.reference == "docker.io/library/guestbook:latest" and len(source.blobs) == 3
-    config = config_of(store, image.id)
+    config = config_of(store, variant.id)
     assert config["rootfs"]["diff_ids"] == [digest(ROOT)] and config["config"] == {
         "Cmd": ["sh"],
         "User": "app",
@@ -100,7 +103,7 @@ def test_docker_archive(store: ImageStore, tmp_path: Path) -> None:
     files = {"c.json": config, "l/layer.tar": ROOT, "manifest.json": json.dumps(manifest).encode()}
     path.write_bytes(tar_of(files))
     [image] = importer.import_file(store, path)
-    assert image.id == digest(config)
+    assert image.variants[0].id == digest(config)
     assert [entry.reference for entry in store.images()] == [
         "docker.io/library/app:1",
         "docker.io/library/app:2",
@@ -123,7 +126,9 @@ def test_oci_archive(store: ImageStore, tmp_path: Path) -> None:
     path = tmp_path / "oci.tar"
     path.write_bytes(tar_of({"oci-layout": b"{}", "index.json": top, **blobs}))
     [image] = importer.import_file(store, path, reference="app", architecture="arm64")
-    assert (image.id, image.architecture) == (digest(config), "arm64") and digest(layer) in image.blobs
+    [variant] = image.variants
+    assert (variant.id, variant.platform) == (digest(config), "linux/arm64")
+    assert digest(layer) in variant.blobs
     with pytest.raises(InputError, match="no image for riscv64"):
         importer.import_file(store, path, reference="app", architecture="riscv64")
 
@@ -145,7 +150,7 @@ def test_a_damaged_store_says_what_to_do(store: ImageStore, tmp_path: Path) -> N
     with tarfile.open(root, "w") as tar:
         tar.add(__file__, "etc/file")
     image = importer.import_file(store, root, reference="x:1")[0]
-    for digest in (image.id, image.manifest):
+    for digest in (image.variants[0].id, image.variants[0].manifest):
         blob = store.directory / "blobs" / digest.replace(":", "/")
         whole = blob.read_bytes()
         for text in (b"", whole[:10], whole.replace(b"sha256", b"sha257")):
@@ -228,6 +233,79 @@ def test_blobs_that_a_prune_took_are_sent_again(store: ImageStore, tmp_path: Pat
     assert sum(host.received) == 2 * source.size
 
 
+def test_a_host_gets_the_image_of_its_platform(store: ImageStore, tmp_path: Path) -> None:
+    manifests = {}
+    for architecture in (host_platform().architecture, "riscv64"):
+        noise = tmp_path / f"{architecture}.tar"
+        noise.write_bytes(tar_of({"noise": os.urandom(1000)}))
+        importer.import_file(store, noise, reference="app", architecture=architecture)
+        manifests[store.get("app").manifest] = Platform(architecture=architecture)
+    image = store.add_index(["app"], manifests)
+    mine, foreign = image.variants
+    assert [image.reference for image in store.images()] == [image.reference]
+    host = FakeHost()
+    assert host.receive(store, store.get("app")) == mine.id
+    assert set(host.blobs) == set(mine.blobs)
+    alone = store.tag(["foreign"], foreign.manifest)
+    with pytest.raises(InputError, match="is for linux/riscv64, and this host is linux/"):
+        host.receive(store, alone.source())
+    store.remove("app")
+    assert store.find(mine.id) is None and not store.has(mine.manifest) and store.has(foreign.manifest)
+
+
+def test_what_came_of_a_blob_waits_for_the_rest(store: ImageStore) -> None:
+    data = os.urandom(5000)
+    name = digest(data)
+    with pytest.raises(KeyError), store.receiving(name, len(data)) as writer:
+        assert writer is not None and writer.size == 0
+        writer.write(data[:2000])
+        raise KeyError
+    assert not store.has(name)
+    with store.receiving(name, len(data)) as writer:
+        assert writer is not None and writer.size == 2000
+        writer.write(data[2000:])
+    assert b"".join(store.chunks(name)) == data
+    with store.receiving(name, len(data)) as writer:
+        assert writer is None
+    other = digest(b"other")
+    with pytest.raises(ProtocolError, match="came damaged"), store.receiving(other, 5) as writer:
+        assert writer is not None
+        writer.write(b"wrong")
+    with store.receiving(other, 5) as writer:
+        assert writer is not None and writer.size == 0
+        writer.write(b"other")
+
+
+def test_prune_takes_what_no_name_needs_once_it_is_old(store: ImageStore, root: Path) -> None:
+    importer.import_file(store, root, reference="a")
+    importer.import_file(store, root, reference="a", changes=["USER b"])
+    with pytest.raises(KeyError), store.receiving(digest(b"x"), 1):
+        raise KeyError
+    assert store.prune() == 0
+    for path in (*store.directory.glob("blobs/sha256/*"), *store.directory.glob("partial/*")):
+        os.utime(path, (1, 1))
+    assert store.prune() > 0 and store.get("a").size
+    assert len(list(store.directory.glob("blobs/sha256/*"))) == 3
+    assert not list(store.directory.glob("partial/*"))
+
+
+def test_what_is_saved_can_be_imported_again(store: ImageStore, root: Path, tmp_path: Path) -> None:
+    for pack in (gzip.compress, zstandard.compress):
+        root.write_bytes(pack(ROOT))
+        importer.import_file(store, root, reference=f"{pack.__module__.strip('_')}:1", changes=["USER x"])
+    held = store.images()
+    path = tmp_path / "saved.tar"
+    with path.open("wb") as file:
+        file.writelines(archive.save(store, [(image.reference, image.variants[0]) for image in held]))
+    other = ImageStore(tmp_path / "other")
+    importer.import_archive(other, path)
+    assert [(image.reference, image.variants[0].id) for image in other.images()] == [
+        (image.reference, image.variants[0].id) for image in held
+    ]
+    with pytest.raises(InputError, match="no archive of images"):
+        importer.import_archive(other, root)
+
+
 def image_of_noise(store: ImageStore, tmp_path: Path) -> ImageSource:
     (tmp_path / "noise.tar").write_bytes(tar_of({"noise": os.urandom(3_000_000)}))
     importer.import_file(store, tmp_path / "noise.tar", reference="noise")
@@ -260,6 +338,9 @@ class FakeHost:
         return send.send(
             lambda: cast(AgentClient, self), store, source, progress=progress, pause=self.pauses.append
         )
+
+    def machine(self) -> str:
+        return platform.machine()
 
     def second(self) -> "FakeHost":
         self.connections += 1
