@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import stat
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import busybox, isolation
+from tests.support import busybox, isolation, registries
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.cli import Done, hawse, same
+from tests.support.registries import PASSWORD, USER, DebianRegistry
 
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
@@ -121,3 +124,135 @@ def test_an_image_is_pulled(agent: AgentUnderTest, pushed: str) -> None:
     assert "manifest unknown" in said
     again = agent.docker("pull", pushed).stdout
     assert out(agent, "pull", pushed) == again
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry that wants a password."""
+    if not registries.available():
+        pytest.skip("needs docker-registry and skopeo")
+    with DebianRegistry(tmp_path_factory.mktemp("guarded"), password=True) as registry:
+        yield registry.address
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where hawse and docker keep what is theirs."""
+    monkeypatch.setenv("HAWSE_HOME", str(tmp_path / "hawse"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    return tmp_path
+
+
+def test_who_logs_in_may_push_and_pull(agent: AgentUnderTest, guarded: str, home: Path) -> None:
+    name, config = f"{guarded}/team/box:1", home / "docker/config.json"
+    out(agent, "tag", BUSYBOX, name)
+    assert "no basic auth credentials" in hawse(agent.socket, "push", name, code=1).stderr
+    wrong = hawse(agent.socket, "login", "-u", USER, "--password-stdin", guarded, code=1, input=b"wrong")
+    assert "authentication required" in wrong.stderr and not config.exists()
+    done = hawse(
+        agent.socket, "login", "-u", USER, "--password-stdin", guarded, input=f"{PASSWORD}\n".encode()
+    )
+    assert done.stdout == "Login Succeeded\n" and "stored unencrypted" in done.stderr
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert "existing credentials" in out(agent, "login", guarded)
+
+    ours = out(agent, "push", name)
+    assert "The push refers to repository" in ours and "1: digest: sha256:" in ours
+    assert out(agent, "push", "-q", name) == f"{name}\n"
+    assert agent.docker("push", name).stdout == out(agent, "push", name)  # by what we have stored
+    out(agent, "rmi", name)
+    out(agent, "pull", "-q", name)
+    out(agent, "rmi", name)
+    assert out(agent, "run", "--rm", "--pull", "always", name, "echo", "hi") == "hi\n"
+
+    for file in (*agent.root.rglob("*.log"), agent.root / "lib/state.db", agent.root / "lib/records.json"):
+        assert PASSWORD.encode() not in file.read_bytes(), file
+    assert out(agent, "logout", guarded) == f"Removing login credentials for {guarded}\n"
+    assert out(agent, "logout", guarded) == f"Not logged in to {guarded}\n"
+    assert hawse(agent.socket, "pull", name, code=1).stdout == ""
+
+
+def test_what_docker_has_stored_is_used(agent: AgentUnderTest, guarded: str, home: Path) -> None:
+    agent.docker("login", "-u", USER, "--password-stdin", guarded, input=PASSWORD)
+    out(agent, "tag", BUSYBOX, f"{guarded}/docker:1")
+    out(agent, "push", f"{guarded}/docker:1")
+    agent.docker("logout", guarded)
+    assert "denied" in hawse(agent.socket, "pull", f"{guarded}/docker:1", code=1).stderr
+
+
+def test_login_asks_for_what_is_missing(agent: AgentUnderTest, guarded: str, home: Path) -> None:
+    assert "non TTY" in refused(agent, "login", guarded).stderr
+    assert "--username" in refused(agent, "login", "--password-stdin", guarded).stderr
+    both = ("login", "-u", "a", "-p", "b", "--password-stdin", guarded)
+    assert "mutually exclusive" in refused(agent, *both).stderr
+    done = hawse(agent.socket, "--debug", "login", "-u", USER, "-p", PASSWORD, guarded)
+    assert "insecure" in done.stderr and PASSWORD not in done.stdout + done.stderr
+
+
+def test_the_controller_holds_what_it_has_pulled(
+    agent: AgentUnderTest, guarded: str, home: Path, tmp_path: Path
+) -> None:
+    name = f"{guarded}/held:1"
+    hawse(agent.socket, "login", "-u", USER, "--password-stdin", guarded, input=PASSWORD.encode())
+    identity = agent.client.images.get(BUSYBOX).id
+    out(agent, "tag", BUSYBOX, name)
+    out(agent, "push", "-q", name)
+    out(agent, "rmi", name)
+    lines = out(agent, "image", "pull", name).splitlines()
+    assert "1: Pulling from held" in lines[0] and lines[-1] == name
+    assert any(line.endswith(": Pull complete") for line in lines)
+    assert any(line.endswith(": Already exists") for line in out(agent, "image", "pull", name).splitlines())
+    [held] = json.loads(out(agent, "--json", "image", "ls"))
+    assert held["variants"][0]["id"] == identity
+    assert "no such image here" in refused(agent, "image", "inspect", "nowhere").stderr
+    assert out(agent, "image", "inspect", "-f", "{{.Id}} {{.Platform}}", name).split()[0] == identity
+    other = hawse(agent.socket, "image", "pull", "--platform", "linux/s390x", name, code=1)
+    assert "not for linux/s390x" in other.stderr
+
+    assert out(agent, "image", "send", name) == f"localhost: {name} is {identity[:19]}\n"
+    assert agent.client.images.get(name).id == identity
+    target = tmp_path / "held.tar"
+    out(agent, "image", "save", "-o", str(target), name)
+    for kind in ("docker-archive", "oci-archive"):
+        config = skopeo("inspect", "--config", "--raw", f"{kind}:{target}")
+        assert json.loads(config) == json.loads(skopeo_config(agent, tmp_path))
+    out(agent, "image", "rm", name)
+    assert json.loads(out(agent, "--json", "image", "ls")) == []
+    assert name in out(agent, "image", "load", "-i", str(target))
+    assert name in out(agent, "image", "load", input=target.read_bytes())
+    assert out(agent, "image", "prune") == "Total reclaimed space: 0B\n"
+
+
+def skopeo(*words: str) -> str:
+    return subprocess.run(["skopeo", *words], check=True, capture_output=True, text=True).stdout
+
+
+def skopeo_config(agent: AgentUnderTest, directory: Path) -> str:
+    archive = directory / "agents.tar"
+    archive.write_bytes(b"".join(agent.client.images.get(BUSYBOX).save()))
+    return skopeo("inspect", "--config", "--raw", f"docker-archive:{archive}")
+
+
+def test_search_is_dockers(agent: AgentUnderTest) -> None:
+    results = [
+        {
+            "name": "team/box",
+            "description": "A box\nof " + "many words " * 9,
+            "star_count": 7,
+            "is_official": True,
+        },
+        {"name": "b", "description": "", "star_count": 0, "is_official": False, "is_automated": False},
+    ]
+    with registries.index(results) as index:
+        term = f"{index.serving.address}/b"
+        for words in ((), ("--no-trunc",), ("--limit", "1"), ("--format", "json"), ("-f", "stars=3")):
+            same(agent, "search", *words, term)
+        same(agent, "search", "--format", "table {{.Name}}\t{{.IsOfficial}}\t{{.StarCount}}", term)
+        assert json.loads(out(agent, "--json", "search", term))["localhost"][0]["name"] == "team/box"
+
+
+def test_images_of_this_machine_are_pruned_by_name(agent: AgentUnderTest) -> None:
+    out(agent, "import", "-", "gone:1", input=root_tar(z="3"))
+    out(agent, "import", "-", "gone:1", input=root_tar(z="4"))
+    answer = out(agent, "prune", "-f")
+    assert "Deleted Images:\ndeleted: sha256:" in answer

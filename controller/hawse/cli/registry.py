@@ -19,7 +19,7 @@ from hawse.docker.images import LOGIN, PULL, PUSH, SEARCH, operands, split
 from hawse.fleet.client import DOCKER, LONG, AgentClient
 from hawse.format.registry import SEARCHED, search_rows
 from hawse.report.messages import plain
-from hawse_agent.distribution.credentials import Credentials
+from hawse_agent.distribution.credentials import Credentials, registry_of
 from hawse_agent.distribution.reference import canonical
 from hawse_agent.errors import HawseError, HostRefused, InputError
 
@@ -181,27 +181,34 @@ def _password(context: Context, given: Given) -> str:
 
 
 def _logged_in(context: Context, credentials: Credentials) -> int:
-    """Asks the registry, by the agent of each place, and keeps them where all said yes."""
-    from hawse.docker.credentials import auth_json
-
-    places = context.places()
-    found, code = ask(
-        context,
-        places,
-        lambda agent: agent.json("POST", f"{DOCKER}/auth", data=auth_json(credentials), timeout=LONG),
-    )
-    if code:
-        raise HostRefused(f"not every host could log in to {credentials.address}")
-    answers = list(found.values())
-    if token := answers[0].get("IdentityToken"):
-        credentials = replace(credentials, password="", identity_token=str(token))
+    """Asks the registry from here, or from each host that -H names, and keeps them when it says yes."""
+    if context.options.hosts:
+        token = _asked_by_hosts(context, credentials)
+    else:
+        token = context.registry_client.log_in(registry_of(credentials.address), credentials)
+    if token:
+        credentials = replace(credentials, password="", identity_token=token)
     if not context.registries.store(credentials):
         context.warn(
             f"WARNING! Your credentials are stored unencrypted in {context.registries.path}.\n"
             "Configure a credential helper to remove this warning: credsStore in that file."
         )
-    context.print(str(answers[0].get("Status") or "Login Succeeded"))
+    context.print("Login Succeeded")
     return 0
+
+
+def _asked_by_hosts(context: Context, credentials: Credentials) -> str:
+    """The token that the registry gave instead of the password, if any."""
+    from hawse.docker.credentials import auth_json
+
+    answers, code = ask(
+        context,
+        context.places(),
+        lambda agent: agent.json("POST", f"{DOCKER}/auth", data=auth_json(credentials), timeout=LONG),
+    )
+    if code:
+        raise HostRefused(f"not every host could log in to {credentials.address}")
+    return next((str(found) for answer in answers.values() if (found := answer.get("IdentityToken"))), "")
 
 
 def _logout_arguments(parser: argparse.ArgumentParser) -> None:
