@@ -134,7 +134,9 @@ class Serving:
         return [path for _, path, _ in self.requests]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET, HEAD and the like by methods of its own."""
+
     protocol_version = "HTTP/1.1"
     serving: Any
 
@@ -160,10 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class _Server:
+class Server:
     """A handler in threads, as a context manager."""
 
-    def __init__(self, handler: type[_Handler], serving: Serving) -> None:
+    def __init__(self, handler: type[Handler], serving: Serving) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"serving": serving}))
         self._server.daemon_threads = True
         serving.port = self._server.server_address[1]
@@ -195,7 +197,7 @@ class Tokens(Serving):
     """Given to who asks for it, and taken instead of the password."""
 
 
-class _TokenHandler(_Handler):
+class _TokenHandler(Handler):
     serving: Tokens
 
     def do_GET(self) -> None:
@@ -255,9 +257,9 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def token_service(certificate: Certificate, **behaviour: Any) -> _Server:
+def token_service(certificate: Certificate, **behaviour: Any) -> Server:
     """As a context manager; its `serving` is a `Tokens`."""
-    return _Server(_TokenHandler, Tokens(certificate=certificate, **behaviour))
+    return Server(_TokenHandler, Tokens(certificate=certificate, **behaviour))
 
 
 # -- an index for search -------------------------------------------------------------------------
@@ -270,7 +272,7 @@ class Index(Serving):
     results: list[dict[str, Any]] = field(default_factory=list)
 
 
-class _IndexHandler(_Handler):
+class _IndexHandler(Handler):
     serving: Index
 
     def do_GET(self) -> None:
@@ -285,8 +287,8 @@ class _IndexHandler(_Handler):
         self.answer(200, json.dumps({"num_results": len(found), "query": term, "results": found}).encode())
 
 
-def index(results: list[dict[str, Any]]) -> _Server:
-    return _Server(_IndexHandler, Index(results=results))
+def index(results: list[dict[str, Any]]) -> Server:
+    return Server(_IndexHandler, Index(results=results))
 
 
 # -- faults --------------------------------------------------------------------------------------
@@ -314,7 +316,7 @@ class Faults(Serving):
     """Somebody waits at the gate."""
 
 
-class _FaultHandler(_Handler):
+class _FaultHandler(Handler):
     serving: Faults
 
     def do_GET(self) -> None:
@@ -375,6 +377,6 @@ class _FaultHandler(_Handler):
                 sent += len(piece)
 
 
-def faults_before(upstream: str, **behaviour: Any) -> _Server:
+def faults_before(upstream: str, **behaviour: Any) -> Server:
     """As a context manager; its `serving` is a `Faults`."""
-    return _Server(_FaultHandler, Faults(upstream=upstream, **behaviour))
+    return Server(_FaultHandler, Faults(upstream=upstream, **behaviour))

@@ -21,7 +21,7 @@ DEFAULT_TAG = "latest"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
+REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -80,7 +80,7 @@ def parse(text: str) -> Reference:
     if path != path.lower():
         raise InputError(f"invalid reference format: repository name ({path}) must be lowercase")
     name = f"{registry}/{path}"
-    if not _REGISTRY.fullmatch(registry) or not _PATH.fullmatch(path) or len(name) > _MAX_NAME:
+    if not REGISTRY.fullmatch(registry) or not _PATH.fullmatch(path) or len(name) > _MAX_NAME:
         raise InputError(f"invalid reference format: {text!r}")
     if colon and not _TAG.fullmatch(tag):
         raise InputError(f"invalid reference format: {tag!r} is not a tag, in {text!r}")

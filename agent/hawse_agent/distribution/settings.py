@@ -23,6 +23,7 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hawse_agent.distribution import reference
 from hawse_agent.errors import InputError
 
 MOST_PARALLEL = 32
@@ -48,7 +49,9 @@ class RegistrySettings:
             _check_insecure(entry)
         for registry in (*self.ca, *self.mirrors):
             if not _is_address(registry):
-                raise InputError(f"expected the address of a registry, not {registry!r}", where="registries")
+                raise InputError(
+                    "expected HOST or HOST:PORT, the address of a registry", where=f'registries."{registry}"'
+                )
         for registry, mirrors in self.mirrors.items():
             for mirror in mirrors:
                 _check_mirror(registry, mirror)
@@ -78,7 +81,7 @@ def _check_insecure(entry: str) -> None:
 
 
 def _check_mirror(registry: str, mirror: str) -> None:
-    where = f"registries.mirrors.{registry}"
+    where = f'registries.mirrors."{registry}"'
     url = mirror_url(mirror)
     if url.scheme not in ("http", "https") or not _is_address(url.netloc) or url.query or url.fragment:
         raise InputError(f"expected http(s)://HOST[:PORT][/PATH], not {mirror!r}", where=where)
@@ -86,8 +89,4 @@ def _check_mirror(registry: str, mirror: str) -> None:
 
 def _is_address(text: str) -> bool:
     """HOST or HOST:PORT and nothing else."""
-    try:
-        parsed = urllib.parse.urlsplit(f"//{text}")
-        return bool(parsed.hostname) and parsed.netloc == text and "@" not in text and parsed.port != 0
-    except ValueError:
-        return False
+    return bool(reference.REGISTRY.fullmatch(text)) and not text.endswith(":0")

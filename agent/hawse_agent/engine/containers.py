@@ -246,6 +246,7 @@ class Containers:
     def _create(
         self, container_id: str, spec: ContainerSpec, image: Image, inherit: Mapping[str, str]
     ) -> ContainerView:
+        resolve.check_platform(spec, image)
         resolve.command_line(spec, image)
         seccomp.check(spec.seccomp)
         resolve.signal_number(spec.stop_signal)

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hawse_agent.errors import InputError
+from hawse_agent.distribution.manifest import Platform, host_platform, runs
+from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.images.store import Image
 from hawse_agent.paths import Paths
 from hawse_agent.runtime.defaults import (
@@ -103,6 +104,15 @@ class Linked:
             if name not in ("HOME", "PATH"):
                 found[f"{prefix}_ENV_{name}"] = value
         return found
+
+
+def check_platform(spec: ContainerSpec, image: Image) -> None:
+    """Raises NotSupported for an image of another platform, which can be here to be sent on."""
+    # What a variant of amd64 needs of the processor, its programs tell.
+    variant = "" if image.architecture == "amd64" else image.variant
+    meant = Platform(architecture=image.architecture, variant=variant, os=image.os or "linux")
+    if image.architecture and not runs(meant, host_platform()):
+        raise NotSupported(f"image {spec.image} is for {meant}, and this machine is {host_platform()}")
 
 
 def command_line(spec: ContainerSpec, image: Image) -> tuple[str, ...]:

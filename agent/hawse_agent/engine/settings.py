@@ -15,6 +15,7 @@ Without the file everything is as written here. An unknown key, or a value of th
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +45,30 @@ class Settings:
 
 
 def read(path: Path) -> Settings:
-    """Raises InputError that names the file and the key."""
+    """Raises InputError that names the file, the line and the key."""
     try:
-        data = tomllib.loads(path.read_text())
+        text = path.read_text()
+        data = tomllib.loads(text)
     except FileNotFoundError:
         return Settings()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(str(error), where=str(path)) from error
     try:
         settings = codec.from_json(Settings, data)
+        settings.registries.check()
     except InputError as error:
-        raise error.at(str(path)) from None
+        raise error.at(f"{path}{_line(text, error)}") from None
     ids = settings.userns
     if ids.first < 1 or ids.size < 0 or ids.first + ids.size > MOST_IDS:
         raise InputError(f"userns: {ids.size} ids from {ids.first} on are not ids of users", where=str(path))
-    try:
-        settings.registries.check()
-    except InputError as error:
-        raise error.at(str(path)) from None
     return settings
+
+
+def _line(text: str, error: InputError) -> str:
+    """`:7`, where the key of an error stands: the innermost, since TOML lets the others stand elsewhere."""
+    quoted = re.search(r'"(.*)"$', error.where)
+    key = quoted[1] if quoted else error.where.rpartition(".")[2]
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(rf"""\s*(\[.*)?["']?{re.escape(key)}["']?\s*[]=.]""", line):
+            return f":{number}"
+    return ""

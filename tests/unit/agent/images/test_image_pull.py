@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import os
-import threading
-import urllib.parse
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import imagefiles
+from tests.support import fakeregistry, imagefiles
+from tests.support.fakeregistry import Fake
 from tests.support.imagefiles import config, descriptor, files, manifest, sha256
+from tests.support.registries import PASSWORD, USER, basic
 
 from hawse_agent.distribution import endpoint, reference
 from hawse_agent.distribution.credentials import NOBODY, Credentials
@@ -37,115 +35,16 @@ CONFIG = config([sha256(LAYER), sha256(NOISE)], Cmd=["run"])
 MANIFEST = manifest(CONFIG, [BLOB, NOISE])
 
 
-@dataclass
-class Fake:
-    """What the registry has and how it behaves."""
-
-    documents: dict[str, bytes] = field(default_factory=dict)
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    auth: str = ""
-    """"" | basic | bearer."""
-    ranges: bool = True
-    cuts: int = 0
-    """So many downloads of a blob end after a third of what is asked for."""
-    redirect_to: str = ""
-    """Another host (URL) that has the blobs."""
-    error: int = 0
-    tokens: int = 0
-    requests: list[tuple[str, str, str]] = field(default_factory=list)
-    """(path, Authorization, Range) of each."""
-    port: int = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    fake: Fake
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        fake, path = self.fake, urllib.parse.urlsplit(self.path)
-        authorization, wanted = self.headers.get("Authorization", ""), self.headers.get("Range", "")
-        fake.requests.append((self.path, authorization, wanted))
-        if fake.error:
-            self.answer(fake.error, b"<html>")
-        elif path.path == "/token":
-            if authorization and authorization != basic("user", "secret"):
-                self.answer(401, b"{}")
-                return
-            fake.tokens += 1
-            query = urllib.parse.parse_qs(path.query)
-            assert query["scope"] == ["repository:team/app:pull"] and query["service"] == ["fake"]
-            self.answer(200, json.dumps({"token": f"token-{fake.tokens}"}).encode())
-        elif fake.auth and not self.allowed(authorization):
-            realm = f'realm="http://127.0.0.1:{fake.port}/token",service="fake"'
-            challenge = "Basic realm=x" if fake.auth == "basic" else f"Bearer {realm}"
-            self.answer(401, b'{"errors":[{"message":"unauthorized"}]}', {"WWW-Authenticate": challenge})
-        elif "/manifests/" in path.path:
-            data = fake.documents.get(path.path.rpartition("/")[2])
-            if data is None:
-                body = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
-                self.answer(404, json.dumps(body).encode())
-            else:
-                self.answer(200, data)
-        elif fake.redirect_to:
-            self.answer(307, b"", {"Location": f"{fake.redirect_to}{self.path}"})
-        else:
-            self.blob(path.path.rpartition("/")[2], wanted)
-
-    def allowed(self, authorization: str) -> bool:
-        if self.fake.auth == "basic":
-            return authorization == basic("user", "secret")
-        return authorization == f"Bearer token-{self.fake.tokens}"
-
-    def blob(self, digest: str, wanted: str) -> None:
-        data, status = self.fake.blobs[digest], 200
-        if wanted and self.fake.ranges:
-            data, status = data[int(wanted.removeprefix("bytes=").rstrip("-")) :], 206
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.fake.cuts and len(data) > 100_000:
-            self.fake.cuts -= 1
-            self.wfile.write(data[: len(data) // 3])
-            self.close_connection = True
-        else:
-            self.wfile.write(data)
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-def basic(user: str, password: str) -> str:
-    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-
-
 @pytest.fixture
-def serve() -> Iterator[Any]:
+def serve() -> Iterator[Callable[[Fake], Fake]]:
     """Starts fakes; gives them their port."""
-    servers = []
+    with ExitStack() as servers:
 
-    def start(fake: Fake) -> Fake:
-        handler = type("Bound", (Handler,), {"fake": fake})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        fake.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        return fake
+        def start(fake: Fake) -> Fake:
+            servers.enter_context(fakeregistry.serve(fake))
+            return fake
 
-    yield start
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture
@@ -204,7 +103,7 @@ def test_pull_and_pull_again(serve: Any, store: ImageStore) -> None:
     fake.requests.clear()
     _, events = pull(fake, store)
     assert events[-1]["status"] == f"Status: Image is up to date for {name}:1"
-    assert [path for path, _, _ in fake.requests] == ["/v2/team/app/manifests/1"], "nothing is fetched twice"
+    assert fake.paths == ["/v2/team/app/manifests/1"], "nothing is fetched twice"
 
 
 def test_by_digest(serve: Any, store: ImageStore) -> None:
@@ -242,7 +141,11 @@ def test_a_cut_download_goes_on(serve: Any, store: ImageStore, ranges: bool) -> 
     fake = serve(a_fake(ranges=ranges, cuts=4))
     image, _ = pull(fake, store)
     assert (store.layer_dirs(image)[0] / "noise").stat().st_size == 6_000_000
-    resumed = [wanted for path, _, wanted in fake.requests if path.endswith(sha256(NOISE)) and wanted]
+    resumed = [
+        headers["range"]
+        for _, path, headers in fake.requests
+        if path.endswith(sha256(NOISE)) and "range" in headers
+    ]
     assert len(resumed) == 4
 
 
@@ -257,7 +160,7 @@ def test_a_server_that_always_cuts_is_given_up_and_whole_blobs_stay(
     fake.cuts = 0
     fake.requests.clear()
     pull(fake, store)
-    assert sum("/blobs/" in path for path, _, _ in fake.requests) <= 3
+    assert len(fake.of_blobs()) <= 3
 
 
 def test_damaged_blob_is_refused_and_nothing_stays(serve: Any, store: ImageStore, paths: Paths) -> None:
@@ -275,27 +178,27 @@ def test_bearer_token_without_and_with_credentials(serve: Any, store: ImageStore
     fake = serve(a_fake(auth="bearer"))
     pull(fake, store)
     assert fake.tokens == 1, "one token serves the whole pull"
-    pull(fake, store, username="user", password="secret")
-    assert basic("user", "secret") in [auth for path, auth, _ in fake.requests if "/token" in path]
+    pull(fake, store, username=USER, password=PASSWORD)
+    assert basic() in fake.authorizations("/token")
     with pytest.raises(NotFound, match=r"pull access denied for .*team/app, repository does not exist"):
-        pull(fake, store, username="user", password="wrong")
+        pull(fake, store, username=USER, password="wrong")
 
 
 def test_basic(serve: Any, store: ImageStore) -> None:
     fake = serve(a_fake(auth="basic"))
-    pull(fake, store, username="user", password="secret")
+    pull(fake, store, username=USER, password=PASSWORD)
     with pytest.raises(NotFound, match="no basic auth credentials"):
         pull(fake, store)
     with pytest.raises(NotFound, match="unauthorized") as caught:
-        pull(fake, store, username="user", password="wrong-one")
+        pull(fake, store, username=USER, password="wrong-one")
     assert "wrong-one" not in str(caught.value)
 
 
 def test_credentials_do_not_follow_to_another_host(serve: Any, store: ImageStore) -> None:
     other = serve(a_fake())
     fake = serve(a_fake(auth="basic", redirect_to=f"http://localhost:{other.port}"))
-    pull(fake, store, username="user", password="secret")
-    assert other.requests and all(authorization == "" for _, authorization, _ in other.requests)
+    pull(fake, store, username=USER, password=PASSWORD)
+    assert other.authorizations() == {""}
 
 
 def test_what_the_registry_does_not_have(serve: Any, store: ImageStore) -> None:
@@ -305,7 +208,7 @@ def test_what_the_registry_does_not_have(serve: Any, store: ImageStore) -> None:
 
 
 def test_server_errors_are_tried_again_and_then_told(serve: Any, store: ImageStore) -> None:
-    fake = serve(a_fake(error=503))
+    fake = serve(a_fake(statuses=[(503, {})], broken=True))
     with pytest.raises(HostRefused, match="answers 503"):
         pull(fake, store)
     assert len(fake.requests) == 5
