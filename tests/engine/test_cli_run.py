@@ -337,9 +337,13 @@ def test_attach(agent: AgentUnderTest) -> None:
     agent.start()
     watching = begin(agent, "attach --no-stdin one", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     until(lambda: _attached(agent, "one") == 1)
-    assert hawse(agent, "attach one", code=6, input=b"it\n").stdout == b"got it\n"
-    said, _ = watching.communicate(timeout=PATIENCE)
-    assert (said, watching.returncode) == (b"got it\n", 6)
+    typing = begin(agent, "attach one", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert typing.stdin is not None
+    typing.stdin.write(b"it\n")  # and no end: who closes his side is let go
+    typing.stdin.flush()
+    for process in (typing, watching):
+        assert process.stdout is not None and process.stdout.read() == b"got it\n"
+        assert process.wait(PATIENCE) == 6
     assert b"cannot attach to a stopped container" in hawse(agent, "attach one", code=1).stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -310,3 +311,25 @@ def test_both_tell_the_same_events(both: tuple[Dockerd, AgentUnderTest]) -> None
 
     theirs, ours = told(dockerd.docker), told(lambda *words: agent.docker(*words, code=None))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("options", [["-i"], ["-it"]])
+def test_both_let_go_of_who_closes_his_side(both: tuple[Dockerd, AgentUnderTest], options: list[str]) -> None:
+    """Of a container that lasts: nobody waits for its end. Without a stdin to end, one only listens."""
+    dockerd, agent = both
+    for place, docker in ((dockerd.socket, dockerd.docker), (agent.socket, agent.docker)):
+        for name, kind, seconds in (("open", options, 1000), ("closed", [], 1)):
+            docker("run", "-d", *kind, "--name", name, BUSYBOX, "sh", "-c", f"sleep {seconds}; echo end")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(TIMEOUT)
+                client.connect(str(place))
+                path = f"/v1.41/containers/{name}/attach?stream=1&stdin=1&stdout=1"
+                head = "Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+                client.sendall(f"POST {path} HTTP/1.1\r\n{head}".encode())
+                client.sendall(b"x\n")
+                client.shutdown(socket.SHUT_WR)
+                stream = b"".join(iter(lambda client=client: client.recv(4096), b"")).partition(b"\r\n\r\n")[
+                    2
+                ]
+            assert (b"end" in stream) == (name == "closed")
+            docker("rm", "-f", name)

@@ -175,9 +175,10 @@ class Response:
 @dataclass(kw_only=True)
 class Hijack:
     """The connection stops being HTTP. `run(client, head)` gets the socket and what the client sent already,
-    and hands a copy of it on; the server then closes its own descriptor, not the connection."""
+    and hands a copy of it on; the server then closes its own descriptor, not the connection. False when it
+    has not: all is said, and the connection ends."""
 
-    run: Callable[[socket.socket, bytes], None]
+    run: Callable[[socket.socket, bytes], bool]
     tty: bool
     after: Callable[[], None] = lambda: None
     """Called once, whatever became of the connection."""

@@ -45,6 +45,8 @@ BACKLOG = 256
 RETRY = 0.2
 PATIENCE = 1.0
 """Seconds that a client may take to read the head of a hijacked answer before the stream follows it."""
+FAREWELL = 2.0
+"""Seconds that the client of such a stream has to close its side when it has been sent all."""
 MAX_HEADER = 1 << 16
 _OF_EVERY_ANSWER = (("Api-Version", text(NEWEST)), ("Ostype", "linux"), ("Docker-Experimental", "false"))
 DRAINED = 1 << 20
@@ -234,12 +236,27 @@ class Connection:
         self._let_it_be_read()
         head, _ = self._http.trailing_data
         try:
-            answer.run(self._socket, head)
+            handed_on = answer.run(self._socket, head)
         except ConnectionError:
             raise
         except Exception as error:
             known = error if isinstance(error, HawseError) else _unexpected(error)
             self._socket.sendall(_in_stream(known, answer.tty))
+            handed_on = False
+        if not handed_on:
+            self._take_leave()
+
+    def _take_leave(self) -> None:
+        """To close it with something unread would cut the client off (ECONNRESET) before it has read all."""
+        self._socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + FAREWELL
+        while (left := deadline - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                if not self._socket.recv(CHUNK):
+                    return
+            except TimeoutError:
+                return
 
     def _let_it_be_read(self) -> None:
         """docker-py throws away the buffer that it has read the head with, and with it what came along."""

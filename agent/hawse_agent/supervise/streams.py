@@ -30,6 +30,8 @@ BUFFERED = 1 << 20
 """Bytes waiting for a client above which the container's output is not read."""
 PATIENCE = 30.0
 """Seconds without progress after which a client that holds output up is dropped."""
+FAREWELL = 2.0
+"""Seconds that a client has to close its side once it has been sent all."""
 LINGER = 2.0
 """Seconds after a process's end in which others may still hold its streams open."""
 
@@ -73,6 +75,10 @@ class Client:
         self._reads = stdin
         self._paused = False
         self._ending = False
+        self._leaving = False
+        """All is sent; what it still says is thrown away."""
+        self._said_all = False
+        """It has closed its side."""
         self._closed = False
         self._timer: Timer | None = None
         sock.setblocking(False)
@@ -114,7 +120,9 @@ class Client:
             self._flush()
         if self._closed:
             return
-        if events & READ and self._reads:
+        if events & READ and self._leaving:
+            self._throw_away()
+        elif events & READ and self._reads:
             self._receive()
         elif events & (HANGUP | ERROR):
             self.close()
@@ -130,8 +138,9 @@ class Client:
         if data:
             self._typed(data)
             return
-        self._reads = False  # half closed: it still listens
-        self._owner.input_ended()
+        self._reads, self._said_all = False, True
+        if not self._owner.input_ended():
+            self.finish()
         if not self._closed:
             self._watch()
 
@@ -166,10 +175,37 @@ class Client:
         if self._out and self._timer is None:
             self._timer = self._loop.after(PATIENCE, self._give_up)
         if self._ending and not self._out and self._replay is None:
-            self.close()
+            self._take_leave()
             return
         self._watch()
         self._owner.drained()
+
+    def _take_leave(self) -> None:
+        """To close it with something unread would cut the client off (ECONNRESET) before it has read all."""
+        if self._leaving:
+            return
+        if self._said_all:
+            self.close()
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._leaving = True
+        self._forget_timer()
+        self._timer = self._loop.after(FAREWELL, self.close)
+        self._watch()
+
+    def _throw_away(self) -> None:
+        try:
+            data = self._sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
 
     def _fill(self) -> None:
         """Old log records first; live output begins where the log ends, with what is not written yet."""
@@ -203,7 +239,7 @@ class Client:
 
     def _watch(self) -> None:
         events = WRITE if self._out else 0
-        if self._reads and not self._paused:
+        if self._leaving or (self._reads and not self._paused):
             events |= READ
         self._loop.change(self._sock.fileno(), events)
 
@@ -338,11 +374,14 @@ class ProcessStreams:
             self._interrupted(group)
         return len(self._pending) < CHUNK
 
-    def input_ended(self) -> None:
-        """A client has closed its side; a process that reads to the end now may."""
-        if self._stdin_once and not self._tty:
-            self._close_stdin = True
-            self._write_stdin()
+    def input_ended(self) -> bool:
+        """A client has closed its side. Where that ends stdin it goes on listening, else it is let go, as by
+        dockerd."""
+        if not self._stdin_once or self._tty:
+            return False
+        self._close_stdin = True
+        self._write_stdin()
+        return True
 
     def drained(self) -> None:
         """A client or the log has taken something: go on reading when nobody is behind."""

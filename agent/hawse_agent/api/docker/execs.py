@@ -62,8 +62,9 @@ def routes(router: Router, engine: Engine) -> None:
 
         executions.check_startable(exec_id)
 
-        def run(client: socket.socket, head: bytes) -> None:
+        def run(client: socket.socket, head: bytes) -> bool:
             executions.start(exec_id, client, head, framed=None if raw == view.tty else not raw)
+            return True
 
         return Hijack(run=run, tty=raw)
 

@@ -70,10 +70,13 @@ def routes(router: Router, engine: Engine) -> None:
         if view.state.status == "restarting":
             raise Conflict(f"container {view.id} is restarting, wait until the container is running")
 
-        def run(client: socket.socket, head: bytes) -> None:
-            if not engine.containers.attach(view.id, client, options, head) and options.logs:
+        def run(client: socket.socket, head: bytes) -> bool:
+            if engine.containers.attach(view.id, client, options, head):
+                return True
+            if options.logs:
                 for piece in _encoded(whole_log(view.id, options), tty=tty):
                     client.sendall(piece)
+            return False
 
         return Hijack(run=run, tty=tty, after=engine.containers.announce_attach(view.id))
 
