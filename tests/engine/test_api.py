@@ -122,6 +122,40 @@ def test_refusals(call: Client, method: str, path: str, body: Any, status: int, 
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("Dns", ["1.1.1.1\nsearch evil"], "Dns: '1.1.1.1\\nsearch evil' is not an ip address"),
+        ("ExtraHosts", ["a"], "ExtraHosts: bad format for add-host: 'a'"),
+        ("CapAdd", ["FLY"], 'invalid CapAdd: unknown capability: "FLY"'),
+        ("Ulimits", [{"Name": "nofile", "Soft": 2, "Hard": 1}], "ulimit soft limit must be less"),
+        ("PidMode", "private", "invalid PID mode"),
+        ("Sysctls", {"kernel.hostname": "x"}, "sysctl 'kernel.hostname' is not allowed"),
+        ("Tmpfs", {"/t": "fast"}, "invalid tmpfs option 'fast'"),
+        ("Tmpfs", {"/.": ""}, "destination can't be '/'"),
+        ("MemorySwap", -5, "MemorySwap: -5: expected a size, or -1 for no limit"),
+        ("Binds", ["/a:/x", "/b:/y/../x"], "Duplicate mount point: /x"),
+        ("Binds", ["/a:/x\0"], "HostConfig.Binds[0]: expected a text without NUL"),
+        ("GroupAdd", ["\ud800"], "HostConfig.GroupAdd[0]: expected a text, not half a character"),
+        ("PortBindings", {"80/tcp": [{"HostIp": "localhost", "HostPort": "1"}]}, "host address localhost"),
+        ("ShmSize", 1 << 70, "expected a number of 64 bits"),
+        ("BlkioDeviceReadBps", [{"Path": "/dev/null", "Rate": 1}], "/dev/null is not a block device"),
+    ],
+)  # fmt: skip
+def test_what_a_start_would_fail_for_is_refused_at_create(
+    call: Client, field: str, value: Any, text: str
+) -> None:
+    answer = call("POST", "/v1.47/containers/create", {"Image": BUSYBOX, "HostConfig": {field: value}})
+    assert (answer.status, text in answer.body["message"]) == (400, True), answer
+    assert call("GET", "/v1.47/containers/json?all=1").body == []
+
+
+def test_nothing_but_an_answer_comes_of_json_without_end(call: Client) -> None:
+    for path in ("/containers/create", "/networks/create", "/volumes/create"):
+        answer = call("POST", f"/v1.47{path}", b"[" * 100_000)
+        assert answer.status == 400 and "nested more than" in answer.body["message"]
+
+
 def test_one_container_by_all_of_its_names(call: Client) -> None:
     made = call("POST", "/v1.47/containers/create?name=%2Fapi.one-1_x", {"Image": BUSYBOX, "Cmd": LASTING})
     assert (made.status, set(made.body)) == (201, {"Id", "Warnings"})

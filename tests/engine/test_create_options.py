@@ -185,6 +185,20 @@ def test_volumes_from_brings_the_same_part_of_a_volume(agent: AgentUnderTest) ->
     assert run(agent, "--volumes-from", "again", script=script).split() == ["part", "more", "refused"]
 
 
+def test_options_of_a_tmpfs(agent: AgentUnderTest) -> None:
+    script = "grep ' /t ' /proc/mounts; stat -c '%u %g %a' /t; df -P /t | tail -n 1; df -Pi /t | tail -n 1"
+    options = "exec,suid,noatime,uid=5,gid=6,mode=1700,size=50%,nr_inodes=100"
+    mounted, owner, blocks, inodes = run(agent, "--tmpfs", f"/t:{options}", script=script).splitlines()
+    flags = mounted.split()[3].split(",")
+    assert {"nodev", "noatime"} <= set(flags) and not {"noexec", "nosuid"} & set(flags)
+    assert owner == "5 6 1700"
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2048
+    assert abs(int(blocks.split()[1]) - half) < half // 10
+    assert inodes.split()[1] == "100"
+    plain = run(agent, "--tmpfs", "/t", script="grep ' /t ' /proc/mounts").split()[3].split(",")
+    assert {"noexec", "nosuid", "nodev", "rw"} <= set(plain)
+
+
 def test_a_directory_of_devices(agent: AgentUnderTest, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     os.mknod(tmp_path / "one", 0o666 | stat.S_IFCHR, os.makedev(1, 3))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hawse_agent.api import jsontext
 from hawse_agent.errors import InputError
 
 JSON = "application/json"
@@ -59,19 +61,19 @@ class Query:
         if not text:
             return default
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
-            raise InputError(f"invalid value for {name!r}: {text!r} is not a number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"invalid value for {name!r}: {text!r} is not a number")
+        return number
 
     def json(self, name: str) -> Any:
         """None when it is absent."""
         text = self.text(name)
         if not text:
             return None
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise InputError(f"invalid value for {name!r}: not JSON") from None
+        return jsontext.parse(text, f"the value of {name!r}")
 
 
 class Body:
@@ -97,10 +99,7 @@ class Body:
         data = self.read()
         if not data.strip():
             return {}
-        try:
-            return json.loads(data)
-        except ValueError as error:
-            raise InputError(f"the request's body is not JSON: {error}") from None
+        return jsontext.parse(data, "the request's body")
 
     def file(self) -> io.BufferedReader:
         """For readers of archives."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hawse_agent.cgroups import Base, Cgroup, Stats, Tree
-from hawse_agent.engine import names, recordcopy, resolve
+from hawse_agent.engine import checks, names, recordcopy, resolve
 from hawse_agent.engine.announce import Announcer
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
@@ -246,6 +246,7 @@ class Containers:
     def _create(
         self, container_id: str, spec: ContainerSpec, image: Image, inherit: Mapping[str, str]
     ) -> ContainerView:
+        checks.check(spec)
         resolve.check_platform(spec, image)
         resolve.command_line(spec, image)
         seccomp.check(spec.seccomp)
@@ -408,6 +409,8 @@ class Containers:
         self, reference: str, *, resources: Resources | None = None, restart: RestartPolicy | None = None
     ) -> None:
         """Change limits and restart policy of a container, running or not."""
+        if resources is not None:
+            checks.check_resources(resources)
         record, live = self._register.find(reference)
         with live.lock:
             if live.state.running:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hawse_agent.distribution.manifest import Platform, host_platform, runs
+from hawse_agent.engine import checks
 from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.images.store import Image
 from hawse_agent.paths import Paths
@@ -154,21 +155,18 @@ def signal_number(name: str) -> int:
     """`SIGTERM`, `TERM`, `15`, `RTMIN+3`; raises InputError for anything else."""
     if not name:
         return signal.SIGTERM
-    if name.isdigit():
-        number = int(name)
-        if 0 < number < signal.NSIG:
-            return number
-        raise InputError(f"invalid signal: {name}")
     plain = name.upper().removeprefix("SIG")
-    match = re.fullmatch(r"(RTMIN|RTMAX)(?:([+-])(\d+))?", plain)
-    if match:
+    number = 0
+    if re.fullmatch(r"[0-9]{1,3}", name):
+        number = int(name)
+    elif match := re.fullmatch(r"(RTMIN|RTMAX)(?:([+-])([0-9]{1,3}))?", plain):
         base = signal.SIGRTMIN if match[1] == "RTMIN" else signal.SIGRTMAX
-        offset = int(match[3] or 0) * (-1 if match[2] == "-" else 1)
-        return int(base) + offset
-    try:
-        return int(signal.Signals[f"SIG{plain}"])
-    except KeyError:
-        raise InputError(f"invalid signal: {name}") from None
+        number = int(base) + int(match[3] or 0) * (-1 if match[2] == "-" else 1)
+    elif f"SIG{plain}" in signal.Signals.__members__:
+        number = signal.Signals[f"SIG{plain}"]
+    if not 0 < number < signal.NSIG:
+        raise InputError(f"invalid signal: {name}")
+    return int(number)
 
 
 def health_check(spec: ContainerSpec, image: Image) -> HealthCheck | None:
@@ -280,7 +278,10 @@ def hosts_file(
     lines = [
         *lines,
         *(f"{link.ipv4}\t{link.names}" for link in linked),
-        *(f"{_extra_address(entry, gateway)}\t{entry.rsplit(':', 1)[0]}" for entry in spec.extra_hosts),
+        *(
+            f"{gateway if address == 'host-gateway' else address}\t{host}"
+            for host, address in map(checks.host_and_address, spec.extra_hosts)
+        ),
     ]
     fqdn = f"{name}.{spec.domainname} {name}" if spec.domainname else name
     lines += [f"{endpoint.ipv4.split('/')[0]}\t{fqdn}" for endpoint in endpoints]
@@ -306,13 +307,6 @@ _LOCALHOST = [
     "ff02::1\tip6-allnodes",
     "ff02::2\tip6-allrouters",
 ]
-
-
-def _extra_address(entry: str, gateway: str) -> str:
-    address = entry.rsplit(":", 1)[1] if entry.count(":") == 1 else entry.split(":", 1)[1]
-    if address == "host-gateway":
-        return gateway
-    return address.strip("[]")
 
 
 def resolv_conf(spec: ContainerSpec, host_text: str, *, embedded: bool, host_network: bool) -> str:

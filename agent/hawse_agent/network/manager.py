@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import threading
 import time
@@ -394,7 +395,7 @@ class _BridgeOptions:
 
 
 def _number(spec: NetworkSpec, key: str, value: str) -> int:
-    if not value.isdigit():
+    if not re.fullmatch(r"[0-9]{1,9}", value):
         raise InputError(f"network {spec.name}: option {key} must be a number, not {value!r}")
     return int(value)
 

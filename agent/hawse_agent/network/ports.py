@@ -134,6 +134,8 @@ def _exposed(text: str) -> Iterable[tuple[Protocol, int]]:
         span = range(int(first), int(last or first) + 1)
     except ValueError as error:
         raise InputError(f"invalid exposed port {text}") from error
+    if not 0 < span.start < span.stop <= 65536:
+        raise InputError(f"invalid exposed port {text}: expected 1 to 65535")
     if protocol in ("", "tcp"):
         return [("tcp", number) for number in span]
     if protocol == "udp":

@@ -19,19 +19,14 @@ from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
 from hawse_agent.errors import InputError
 from hawse_agent.failpoints import reach
 from hawse_agent.linux import namespace, privilege, seccomp
-from hawse_agent.runtime import handshake, identity, process, reaper, userns
+from hawse_agent.runtime import handshake, identity, process, reaper, sysctls, userns
 from hawse_agent.runtime.handshake import ParentEnd
 from hawse_agent.runtime.init import Init, run
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import RuntimeConfig
 
-__all__ = ["Spawned", "Stdio", "check_sysctls", "spawn"]
-
-_IPC_SYSCTLS = frozenset(
-    f"kernel.{name}"
-    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
-)
+__all__ = ["Spawned", "Stdio", "spawn"]
 
 
 class Spawned:
@@ -117,7 +112,8 @@ def spawn(
     """Only in a process of one thread. `netns_fd`: the network namespace of an earlier run to use again;
     it stays the caller's and is handed back as `Spawned.netns_fd`. With a `lifeline` PID 1 is not the
     caller's child but its parent's, who holds the other end."""
-    check_sysctls(config)
+    own_ipc, own_network = config.ipc_namespace == "new", config.network in ("new", "none")
+    sysctls.check(config.sysctls, own_ipc=own_ipc, own_network=own_network)
     base = codec.loads(Base, config.cgroup_base)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
     with contextlib.ExitStack() as opened:
@@ -171,24 +167,6 @@ def spawn(
 def _make_cgroup(tree: Tree, config: RuntimeConfig) -> Cgroup:
     rules = device_rules(config.devices, config.privileged)
     return tree.create(config.cgroup, config.resources, rules)
-
-
-def check_sysctls(config: RuntimeConfig) -> None:
-    """Only those of a namespace that is the container's own."""
-    for key in config.sysctls:
-        own_ipc, own_net = config.ipc_namespace == "new", config.network in ("new", "none")
-        if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
-            allowed, needs = own_ipc, "IPC"
-        elif key.startswith("net."):
-            allowed, needs = own_net, "network"
-        else:
-            raise InputError(
-                f"sysctl '{key}' is not allowed: it is not of a namespace, but of the whole host"
-            )
-        if not allowed:
-            raise InputError(f"sysctl '{key}' is not allowed without an own {needs} namespace")
-        if ".." in key or "/" in key:
-            raise InputError(f"sysctl '{key}' is not a name")
 
 
 _FLAGS: Mapping[str, int] = {

@@ -71,6 +71,14 @@ def combine_capabilities(add: Sequence[str], drop: Sequence[str], privileged: bo
     )
 
 
+def check_capabilities(field: str, given: Iterable[str]) -> None:
+    """Raises InputError for one that there is not."""
+    try:
+        _names(given)
+    except InputError as error:
+        raise error.at(f"invalid {field}") from None
+
+
 def _names(given: Iterable[str]) -> set[str]:
     names = set()
     for text in given:
@@ -78,6 +86,6 @@ def _names(given: Iterable[str]) -> set[str]:
         if name != "ALL":
             name = name if name.startswith("CAP_") else f"CAP_{name}"
             if name not in ALL_CAPABILITIES:
-                raise InputError(f'invalid capability: unknown capability to add or drop: "{text}"')
+                raise InputError(f'unknown capability: "{text}"')
         names.add(name)
     return names

@@ -89,11 +89,16 @@ def set_limits(pid: int, process: ProcessConfig) -> tuple[str, ...]:
         return ()  # it was killed: the next step says so
 
 
+def limit_number(name: str) -> int | None:
+    """Of setrlimit(2): `nofile`, `RLIMIT_NOFILE`; None for what is no limit."""
+    return _RLIMITS.get(name.lower().removeprefix("rlimit_"))
+
+
 def _set_rlimits(pid: int, limits: Sequence[Ulimit]) -> list[str]:
     """Returns a warning for each that had to be cut to this machine's hard limit."""
     warnings = []
     for limit in limits:
-        number = _RLIMITS.get(limit.name.lower().removeprefix("rlimit_"))
+        number = limit_number(limit.name)
         if number is None:
             raise InputError(f"unknown ulimit: {limit.name}")
         try:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hawse_agent.errors import HostRefused, InputError
 from hawse_agent.linux import mount, namespace, tree
+from hawse_agent.runtime import tmpfs
 from hawse_agent.spec.runtime import BindMount, RuntimeConfig, TmpfsMount
 from hawse_agent.spec.volume import Propagation
 
@@ -302,32 +303,12 @@ def _bind(root_fd: int, bind: BindMount, fd: int, proc_fd: int) -> None:
     _attach(fd, _target(root_fd, bind.target, proc_fd, directory=directory))
 
 
-def _tmpfs(root_fd: int, tmpfs: TmpfsMount, proc_fd: int) -> None:
-    attributes = _SAFE
-    options = [f"mode={tmpfs.mode:o}"]
-    if tmpfs.size:
-        options.append(f"size={tmpfs.size}")
-    for option in tmpfs.options:
-        flag = _FLAGS.get(option)
-        if flag is not None:
-            attributes = (attributes & ~flag[1]) | flag[0]
-        else:
-            options.append(option)
-    target = _target(root_fd, tmpfs.target, proc_fd, directory=True)
-    _attach(mount.new("tmpfs", attributes, source="tmpfs", options=tuple(options)), target)
-
-
-_FLAGS: Mapping[str, tuple[int, int]] = {
-    "ro": (mount.MOUNT_ATTR_RDONLY, 0),
-    "rw": (0, mount.MOUNT_ATTR_RDONLY),
-    "noexec": (mount.MOUNT_ATTR_NOEXEC, 0),
-    "exec": (0, mount.MOUNT_ATTR_NOEXEC),
-    "nosuid": (mount.MOUNT_ATTR_NOSUID, 0),
-    "suid": (0, mount.MOUNT_ATTR_NOSUID),
-    "nodev": (mount.MOUNT_ATTR_NODEV, 0),
-    "dev": (0, mount.MOUNT_ATTR_NODEV),
-}
-"""Option → attributes to set, attributes to clear."""
+def _tmpfs(root_fd: int, wanted: TmpfsMount, proc_fd: int) -> None:
+    attributes, own = tmpfs.parsed(wanted.options)
+    size = (f"size={wanted.size}",) if wanted.size else ()
+    target = _target(root_fd, wanted.target, proc_fd, directory=True)
+    options = (f"mode={wanted.mode:o}", *size, *own)
+    _attach(mount.new("tmpfs", attributes, source="tmpfs", options=options), target)
 
 
 def _target(root_fd: int, path: str, proc_fd: int, *, directory: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,9 @@ class Fields:
         if data is None:
             data = {}
         if not isinstance(data, dict):
-            raise InputError(f"{name}: expected an object")
+            raise InputError(f"{name or 'the body'}: expected an object")
+        if not name:
+            _check_texts(data)
         self._data = dict(data)
         self._name = name
 
@@ -81,7 +84,12 @@ class Fields:
         return value
 
     def labels(self, key: str) -> dict[str, str]:
-        return {str(name): str(value) for name, value in self.mapping(key).items()}
+        found = {}
+        for name, value in self.mapping(key).items():
+            if value is not None and not isinstance(value, str):
+                raise self._wrong(f"{key}.{name}", "a text")
+            found[name] = value or ""
+        return found
 
     def objects(self, key: str) -> list[Any]:
         value = self._take(key)
@@ -110,3 +118,24 @@ class Fields:
 
     def _wrong(self, key: str, expected: str) -> InputError:
         return InputError(f"{self._name + '.' if self._name else ''}{key}: expected {expected}")
+
+
+def _check_texts(body: Any) -> None:
+    """None of them, names included, has what neither a path nor an argument nor a line of a file can hold."""
+    pending = [("", body)]
+    while pending:
+        where, value = pending.pop()
+        if isinstance(value, dict):
+            prefix = f"{where}." if where else ""
+            pending += [(f"{prefix}{name}", inner) for name, inner in value.items()]
+            pending += [(where, name) for name in value]
+        elif isinstance(value, list):
+            pending += [(f"{where}[{index}]", inner) for index, inner in enumerate(value)]
+        elif isinstance(value, str):
+            if "\0" in value:
+                raise InputError(f"{where}: expected a text without NUL")
+            if _HALF.search(value):
+                raise InputError(f"{where}: expected a text, not half a character (a lone surrogate)")
+
+
+_HALF = re.compile("[\ud800-\udfff]")

@@ -11,7 +11,7 @@ from typing import Any
 from hawse_agent.errors import InputError
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_AGE = r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)"
+_AGE = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(h|ms|us|µs|ns|m|s)"
 _FLAGS = {"1": True, "true": True, "t": True, "0": False, "false": False, "f": False}
 
 
@@ -80,7 +80,7 @@ class Filters:
 def _found(expression: str, text: str) -> bool:
     try:
         return re.search(expression, text) is not None
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         raise InputError(f"invalid filter: {expression!r} is not a regular expression") from None
 
 
@@ -91,11 +91,11 @@ def _until(values: Sequence[str], now: float) -> float | None:
     text = values[0]
     if len(values) > 1:
         raise InputError("more than one until filter specified")
-    if re.fullmatch(r"\d+(\.\d+)?", text):
+    if re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,15})?", text):
         return float(text)
     if re.fullmatch(rf"({_AGE})+", text):
         return now - sum(float(number) * _UNITS[unit] for number, unit in re.findall(_AGE, text))
     try:
         return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"invalid filter 'until={text}': expected a time, or how long ago: 10m") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.views import networks as views
@@ -152,6 +154,6 @@ def _pool(ipam: Fields) -> tuple[str, str, str]:
 
 
 def _mtu(text: str) -> int:
-    if text and not text.isdigit():
+    if text and not re.fullmatch(r"[0-9]{1,9}", text):
         raise InputError(f"{_MTU}: {text!r} is not a number")
     return int(text or 0)

@@ -95,7 +95,7 @@ class Selection:
 
 
 def _exit_code(text: str) -> int:
-    if not re.fullmatch(r"-?\d+", text):
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise InputError(f"invalid filter 'exited={text}': expected a number")
     return int(text)
 
@@ -104,7 +104,7 @@ def _ports(key: str, values: Collection[str]) -> set[str]:
     """`80`, `80/udp`, `8000-8010`."""
     found = set()
     for value in values:
-        match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", value)
+        match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", value)
         if match is None:
             raise InputError(f"invalid filter '{key}={value}': expected PORT[-PORT][/PROTOCOL]")
         first = int(match[1])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -126,18 +129,17 @@ def _encoded(
 def _tail(text: str) -> int | None:
     if text in ("all", ""):
         return None
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def _moment(text: str, name: str) -> float | None:
     """Epoch seconds with a fraction, or RFC 3339; 0 and nothing are no limit."""
     if text in ("", "0"):
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(f"{name}: {json.dumps(text)} is not a time") from None

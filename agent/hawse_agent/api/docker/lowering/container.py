@@ -69,7 +69,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         networks=networks,
         ports=networking.ports(host.mapping("PortBindings")),
         publish_all=host.flag("PublishAllPorts"),
-        expose=tuple(config.mapping("ExposedPorts")),
+        expose=networking.exposed(config.mapping("ExposedPorts")),
         dns=host.texts("Dns"),
         dns_search=host.texts("DnsSearch"),
         dns_options=host.texts("DnsOptions"),
@@ -125,7 +125,7 @@ def variables(entries: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]
 
 
 def _console(given: list[Any]) -> tuple[int, int]:
-    if len(given) == 2 and all(isinstance(number, int) and 0 <= number < 65536 for number in given):
+    if len(given) == 2 and all(type(number) is int and 0 <= number < 65536 for number in given):
         return given[0], given[1]
     if given:
         raise InputError("HostConfig.ConsoleSize: expected height and width")

@@ -86,7 +86,7 @@ def _cpuset(given: Fields, key: str) -> str:
     """`0-2,4`, of those that the machine has."""
     text = given.text(key)
     kind = key.removeprefix("Cpuset")
-    if not re.fullmatch(r"(\d+(-\d+)?(,\d+(-\d+)?)*)?", text):
+    if not re.fullmatch(r"(N(-N)?(,N(-N)?)*)?".replace("N", "[0-9]{1,18}"), text):
         raise InputError(f"Invalid value {text} for cpuset {kind.lower()}")
     try:
         available = _ONLINE[key].read_text().strip()

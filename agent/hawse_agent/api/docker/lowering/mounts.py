@@ -8,6 +8,7 @@ from typing import Any
 
 from hawse_agent.api.docker.fields import Fields
 from hawse_agent.errors import InputError, NotSupported
+from hawse_agent.spec import tmpfs
 from hawse_agent.spec.volume import Mount, MountKind, Propagation
 
 _PROPAGATIONS: tuple[Propagation, ...] = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -121,62 +122,58 @@ def _mount_kind(text: str) -> MountKind:
 
 
 def _tmpfs(given: dict[str, str]) -> tuple[Mount, ...]:
-    return tuple(
-        Mount(
-            kind="tmpfs",
-            target=_absolute(target, "Tmpfs"),
-            read_only="ro" in (words := [word for word in options.split(",") if word]),
-            tmpfs_size=_tmpfs_size(words),
-            tmpfs_mode=_tmpfs_mode(words),
-            tmpfs_options=tuple(
-                w for w in words if w not in ("ro", "rw") and w[:5] not in ("size=", "mode=")
-            ),
-        )
-        for target, options in given.items()
+    return tuple(_tmpfs_mount(_absolute(target, "Tmpfs"), options) for target, options in given.items())
+
+
+def _tmpfs_mount(target: str, options: str) -> Mount:
+    """`rw,exec,size=64m,mode=1777`, as mount(8) has them."""
+    words = [word for word in options.split(",") if word]
+    tmpfs.check(words)
+    size, mode = 0, Mount.tmpfs_mode
+    others = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "size" and (number := _SIZE.fullmatch(value)):
+            size = int(number[1]) << _SHIFTS[number[2].lower()]
+        elif name == "mode":
+            mode = int(value, 8)
+        elif name not in ("ro", "rw"):
+            others.append(word)
+    return Mount(
+        kind="tmpfs",
+        target=target,
+        read_only="ro" in words,
+        tmpfs_size=size,
+        tmpfs_mode=mode,
+        tmpfs_options=tuple(others),
     )
 
 
-def _tmpfs_size(words: list[str]) -> int:
-    for word in words:
-        match = re.fullmatch(r"size=(\d+)([kmg]?)", word.lower())
-        if match:
-            return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2]]
-        if word.startswith("size="):
-            raise InputError(f"invalid tmpfs option {word!r}")
-    return 0
-
-
-def _tmpfs_mode(words: list[str]) -> int:
-    for word in words:
-        if word.startswith("mode="):
-            try:
-                return int(word[5:], 8)
-            except ValueError:
-                raise InputError(f"invalid tmpfs option {word!r}") from None
-    return 0o1777
+_SIZE = re.compile(r"([0-9]{1,12})([kmg]?)", re.IGNORECASE | re.ASCII)
+_SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30}
 
 
 def _distinct(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     seen = set()
     for mount in mounts:
-        place = mount.target.rstrip("/")
-        if place in seen:
-            raise InputError(f"Duplicate mount point: {place}")
-        seen.add(place)
+        if mount.target in seen:
+            raise InputError(f"Duplicate mount point: {mount.target}")
+        seen.add(mount.target)
     return mounts
 
 
 def _with_volumes(config: Fields, mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     """Clients name in Volumes again what they have in Binds: an anonymous one is for the rest."""
-    taken = {mount.target.rstrip("/") for mount in mounts}
-    volumes = [_absolute(target, "Volumes") for target in config.mapping("Volumes")]
-    return (
-        *mounts,
-        *(Mount(kind="volume", target=target) for target in volumes if target.rstrip("/") not in taken),
-    )
+    taken = {mount.target for mount in mounts}
+    volumes = dict.fromkeys(_absolute(target, "Volumes") for target in config.mapping("Volumes"))
+    return (*mounts, *(Mount(kind="volume", target=target) for target in volumes if target not in taken))
 
 
 def _absolute(path: str, where: str) -> str:
-    if not path.startswith("/") or path.rstrip("/") == "":
-        raise InputError(f"invalid mount target {path!r} in {where!r}: it must be absolute, and not /")
-    return path
+    """The target of a mount, in the one way to write it."""
+    if not path.startswith("/"):
+        raise InputError(f"invalid mount path: {path!r} in {where!r}: mount path must be absolute")
+    target = "/" + posixpath.normpath(path).strip("/")
+    if target == "/":
+        raise InputError(f"invalid specification: destination can't be '/': {path!r} in {where!r}")
+    return target

@@ -87,6 +87,8 @@ def ports(given: dict[str, Any]) -> tuple[PortMap, ...]:
     found = []
     for port, bindings in given.items():
         number, protocol = _port(port)
+        if bindings is not None and not isinstance(bindings, list):
+            raise InputError(f"HostConfig.PortBindings.{port}: expected a list")
         for binding in bindings or [{}]:
             fields = Fields(binding, f"PortBindings.{port}")
             host_ip, host_port = fields.text("HostIp"), fields.text("HostPort")
@@ -115,10 +117,15 @@ def _host_ports(text: str, port: str) -> tuple[int, int]:
     return first, last if last > first else 0
 
 
+def exposed(given: dict[str, Any]) -> tuple[str, ...]:
+    """`80/tcp`, each once."""
+    return tuple(dict.fromkeys(f"{number}/{protocol}" for number, protocol in map(_port, given)))
+
+
 def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:
     number, _, protocol = text.partition("/")
-    if not number.isdigit() or not 0 < int(number) < 65536:
-        raise InputError(f"invalid port {text!r}")
+    if not re.fullmatch(r"[0-9]{1,5}", number) or not 0 < int(number) < 65536:
+        raise InputError(f"invalid port specification: {text!r}: expected 1 to 65535, as in 80/tcp")
     if protocol in ("", "tcp"):
         return int(number), "tcp"
     if protocol == "udp":

@@ -49,6 +49,8 @@ def health_check(given: dict[str, Any]) -> HealthCheck | None:
         return HealthCheck(test=(), retries=retries, **{key: value / _NANO for key, value in values.items()})
     if test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InputError(f"Unknown healthcheck type {test[0]!r}")
+    if test[0] != "NONE" and len(test) < 2:
+        raise InputError(f"Healthcheck.Test: expected what to run after {test[0]}")
     times = {key: value / _NANO for key, value in values.items() if value}
     return HealthCheck(test=test, **times, **({"retries": retries} if retries else {}))  # type: ignore[arg-type]
 
@@ -86,13 +88,13 @@ _LOG_OPTIONS = ("labels", "labels-regex", "env", "env-regex", "tag")
 
 
 def _size(text: str, where: str) -> int:
-    match = re.fullmatch(r"(\d+)([bkmg]?)b?", text.lower())
+    match = re.fullmatch(r"([0-9]{1,12})([bkmg]?)b?", text, re.IGNORECASE | re.ASCII)
     if match is None or int(match[1]) == 0:
         raise InputError(f"{where}: invalid size: '{text}'")
-    return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2]]
+    return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise InputError("max-file cannot be less than 1")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise InputError(f"max-file: {text!r}: expected a number; max-file cannot be less than 1")
     return int(text)

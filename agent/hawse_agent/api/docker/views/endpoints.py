@@ -124,6 +124,6 @@ def exposed(spec: ContainerSpec, image: Image | None, ports: Sequence[PortRecord
     found = []
     for port in exposed_ports(spec, image):
         number, _, protocol = port.partition("/")
-        if port not in published and number.isdigit():
+        if port not in published and number.isdecimal():
             found.append({"PrivatePort": int(number), "Type": protocol})
     return found
