@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hawse.format.listing import Listing
+from hawse.format.table import Precedence
 from hawse.format.units import human_duration, human_size, local_time, short_id, shortened
 from hawse.format.values import Row, quoted
 from hawse_agent.distribution.reference import without_defaults
@@ -33,6 +34,7 @@ CONTAINERS = Listing(
     "state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n"
     "labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n",
     table="{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}",
+    precedence=Precedence(least=("COMMAND", "IMAGE", "PORTS"), kept=("STATUS", "NAMES")),
 )
 SIZE = "\t{{.Size}}"
 """The column that -s adds."""

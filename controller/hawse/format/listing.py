@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hawse.format.functions import HEADINGS
-from hawse.format.table import aligned, fitted
+from hawse.format.table import Precedence, aligned, fitted
 from hawse.format.template import Template
 from hawse.format.values import Map, Row
 
@@ -27,6 +27,8 @@ class Listing:
     quiet: str = "{{.ID}}"
     raw: str = "raw"
     """What `--format raw` stands for: a line for each field, as scripts of old expect."""
+    precedence: Precedence = Precedence()
+    """Of the columns, on a terminal that is too narrow for all of them."""
 
     def render(
         self,
@@ -59,7 +61,7 @@ class Listing:
             return body
         headings: dict[str, object] = {**self.headings, "Host": "HOST", "Label": _label_heading}
         text = f"{template.execute(Map(headings), HEADINGS)}\n{body}"
-        return aligned(text) if width is None else fitted(text, width)
+        return aligned(text) if width is None else fitted(text, width, self.precedence)
 
     def template(self, form: str, *, several: bool = False) -> tuple[Template, bool]:
         """The template of a format, and whether it is a table's."""

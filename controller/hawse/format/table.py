@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hawse.report.text import printable
 
@@ -26,25 +27,55 @@ def aligned(source: str, least: int = _LEAST) -> str:
     )
 
 
-def fitted(source: str, width: int) -> str:
-    """`aligned`, cut to a terminal: the widest columns first, then lines. Steers no terminal."""
+@dataclass(frozen=True, kw_only=True)
+class Precedence:
+    """What a table that is too wide does without, by heading."""
+
+    least: Sequence[str] = ()
+    """Columns that are cut before any other, and left out before any other, the first of them first."""
+    kept: Sequence[str] = ()
+    """Columns that are shown whole, even if a terminal has to wrap their lines."""
+
+
+_EQUAL = Precedence()
+
+
+def fitted(source: str, width: int, precedence: Precedence = _EQUAL) -> str:
+    """`aligned`, cut to a terminal: columns that matter least first, then the widest. Steers no terminal."""
     lines = [[printable(cell) for cell in line.split("\t")] for line in source.removesuffix("\n").split("\n")]
-    count = max(map(len, lines))
-    widest = [max((_width(line[c]) for line in lines if c < len(line)), default=0) for c in range(count)]
-
-    def taken() -> int:
-        return sum(max(_LEAST, w + _GAP) for w in widest[:-1]) + widest[-1]
-
-    headings = [_width(cell) for cell in lines[0]] + [0] * count
-    while taken() > width:
-        spare = [w - max(_NARROWEST, headings[c]) for c, w in enumerate(widest)]
-        column = max(range(count), key=lambda c: (spare[c], widest[c]))
-        if spare[column] <= 0:
+    headings = lines[0]
+    least = [headings.index(name) for name in precedence.least if name in headings]
+    kept = [headings.index(name) for name in precedence.kept if name in headings]
+    while True:
+        widest = _narrowed(lines, width, least, kept)
+        if not kept or not least or _taken(widest) <= width:
             break
-        widest[column] -= min(spare[column], taken() - width, max(1, spare[column] // 4))
+        gone = least.pop(0)
+        lines = [line[:gone] + line[gone + 1 :] for line in lines]
+        least, kept = ([c - (c > gone) for c in columns] for columns in (least, kept))
     cut = [[_cut(cell, widest[c]) for c, cell in enumerate(line)] for line in lines]
     shown = aligned("\n".join("\t".join(line) for line in cut) + "\n").splitlines()
-    return "".join(f"{_cut(line, width)}\n" for line in shown)
+    return "".join(f"{line if kept else _cut(line, width)}\n" for line in shown)
+
+
+def _narrowed(lines: Sequence[list[str]], width: int, least: Sequence[int], kept: Sequence[int]) -> list[int]:
+    """Widths of the columns, so that they fit if they can: no column gets narrower than its heading."""
+    count = max(map(len, lines))
+    widest = [max((_width(line[c]) for line in lines if c < len(line)), default=0) for c in range(count)]
+    narrowest = [max(_NARROWEST, _width(cell)) for cell in lines[0]] + [_NARROWEST] * count
+    others = [c for c in range(count) if c not in kept and c not in least]
+    for columns in (least, others):
+        while columns and _taken(widest) > width:
+            column = max(columns, key=lambda c: (widest[c] - narrowest[c], widest[c]))
+            spare = widest[column] - narrowest[column]
+            if spare <= 0:
+                break
+            widest[column] -= min(spare, _taken(widest) - width, max(1, spare // 4))
+    return widest
+
+
+def _taken(widths: Sequence[int]) -> int:
+    return sum(max(_LEAST, width + _GAP) for width in widths[:-1]) + widths[-1]
 
 
 def _measure(lines: Sequence[list[str]], widths: list[list[int]], start: int, end: int, least: int) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hawse.format.containers import ports
+from hawse.format.containers import CONTAINERS, ports
 from hawse.format.listing import Listing, natural, uses
 from hawse.format.table import aligned, fitted
 from hawse.format.units import bytes_size, human_duration, human_size, short_id
@@ -66,6 +66,39 @@ def test_a_table_fits_its_terminal() -> None:
     assert all(len(line) <= 40 for line in shown.splitlines())
     assert "…" in shown and "\x1b" not in shown and shown.endswith("red\n")
     assert all(len(line) <= 20 for line in fitted("ONE\tANOTHER\tTHIRD\n1\t2\t3\n", 20).splitlines())
+
+
+PS = [
+    Row(
+        {
+            "ID": "0123456789ab", "Image": "registry.example.com/shop/frontend:2024-11-24",
+            "Command": '"nginx -g off"',
+            "RunningFor": "About a minute ago", "Status": "Up About a minute (health: starting)",
+            "Ports": "0.0.0.0:8080->80/tcp, 0.0.0.0:8443->443/tcp", "Names": "shop-frontend-1",
+        }
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "gone"),
+    [
+        (200, set()),
+        (120, set()),
+        (99, {"COMMAND", "IMAGE"}),
+        (80, {"COMMAND", "IMAGE", "PORTS"}),
+        (40, {"COMMAND", "IMAGE", "PORTS"}),
+    ],
+)
+def test_a_list_of_containers_shows_names_and_status_whole(width: int, gone: set[str]) -> None:
+    """What matters least is cut first, and left out where that does not do."""
+    shown = CONTAINERS.render({"h": PS}, width=width)
+    heading, line = shown.splitlines()
+    assert "Up About a minute (health: starting)" in line and line.endswith("shop-frontend-1")
+    assert len(line) <= width or width < 80
+    columns = {"CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"}
+    assert {column for column in columns if column not in heading} == gone
+    assert "About a minute ago" in line or width < 200
 
 
 def test_what_costs_something_is_known_beforehand() -> None:
