@@ -186,6 +186,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
     process = ProcessConfig(
         argv=command_line(spec, image),
         env=environment(spec, image, name, around.linked),
+        env_files=spec.environment_files,
         cwd=spec.working_dir or image.config.working_dir or "/",
         user=spec.user or image.config.user,
         group_add=spec.group_add,
@@ -383,6 +384,7 @@ def mounts(
                 read_only=mount.read_only,
                 propagation=mount.propagation,
                 map_ids=mount.map_ids or mount.kind == "volume",
+                layers=mount.layers,
             )
         )
     explicit = {mount.target for mount in spec.mounts}

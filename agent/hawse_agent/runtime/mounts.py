@@ -38,6 +38,9 @@ PROC_TARGETS = frozenset(
 """What may be mounted below /proc: the files that lxcfs replaces."""
 
 _NULL_DEVICE = os.makedev(1, 3)
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_OVERLAY_OPTIONS = "index=off,redirect_dir=nofollow,metacopy=off"
+"""redirect_dir=nofollow: an image's xattr must not redirect a lookup into another layer's directory."""
 _NONE: Mapping[str, int] = {}
 
 
@@ -179,17 +182,60 @@ def _open_source(bind: BindMount, userns_fd: int | None = None) -> int:
 
 def clone_source(bind: BindMount) -> int:
     """As a detached mount, an owned fd. No link in a volume leads out of it (CVE-2017-1002101)."""
+    if bind.layers:
+        return _clone_of_layers(bind)
     if not bind.inside:
         return mount.clone(bind.source, recursive=bind.recursive)
-    source = os.open(bind.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return _clone_inside(bind.source, bind.inside, recursive=bind.recursive)
+
+
+def _clone_inside(directory: str, path: str, *, recursive: bool) -> int:
+    source = os.open(directory, _PATH)
     try:
-        found = tree.open_in(source, bind.inside)
+        found = tree.open_in(source, path)
         try:
-            return mount.clone("", dir_fd=found, recursive=bind.recursive)
+            return mount.clone("", dir_fd=found, recursive=recursive)
         finally:
             os.close(found)
     finally:
         os.close(source)
+
+
+def _clone_of_layers(bind: BindMount) -> int:
+    """Of an overlay that is seen in this mount namespace only, and only until it is cloned."""
+    if bind.read_only and len(bind.layers) == 1:  # overlayfs wants two
+        return _clone_inside(bind.layers[0], bind.inside, recursive=False)
+    point = f"{bind.source}/point"
+    above = () if bind.read_only else (f"{bind.source}/upper", f"{bind.source}/work")
+    make_private(point)
+    mount_overlay(point, bind.layers, *above)
+    try:
+        return _clone_inside(point, bind.inside, recursive=False)
+    finally:
+        mount.umount(point, mount.MNT_DETACH)
+
+
+def mount_overlay(point: str, layers: Sequence[str], upper: str = "", work: str = "") -> None:
+    """Layers, topmost first; read-only without an upper directory.
+
+    The options of mount(2) are one page, so layers are given as the numbers of opened directories,
+    relative to /proc/self/fd: short enough for 500 layers, and no character of a path needs quoting.
+    """
+    opened: list[int] = []
+    back = os.open(".", _PATH)
+    try:
+        for directory in (*layers, *((upper, work) if upper else ())):
+            opened.append(os.open(directory, _PATH))
+        numbers = [str(fd) for fd in opened]
+        options = f"lowerdir={':'.join(numbers[: len(layers)])},{_OVERLAY_OPTIONS}"
+        if upper:
+            options += f",upperdir={numbers[-2]},workdir={numbers[-1]}"
+        os.chdir("/proc/self/fd")
+        mount.mount("overlay", point, "overlay", 0 if upper else mount.MS_RDONLY, options)
+        os.fchdir(back)
+    finally:
+        for fd in (*opened, back):
+            os.close(fd)
 
 
 def map_ids(fd: int, path: str, userns_fd: int, *, recursive: bool) -> int:

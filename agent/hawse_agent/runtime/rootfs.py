@@ -8,36 +8,16 @@ from hawse_agent.linux import mount
 from hawse_agent.runtime import mounts
 from hawse_agent.spec.runtime import RuntimeConfig
 
-_OPTIONS = "index=off,redirect_dir=nofollow,metacopy=off"
-"""redirect_dir=nofollow: an image's xattr must not redirect a lookup into another layer's directory."""
-
 _PATH = os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY
 
 
 def mount_overlay(config: RuntimeConfig) -> int:
-    """Mount it on `root` beside the upper directory, in this mount namespace only. Returns an owned fd.
-
-    The options of mount(2) are one page, so layers are given as the numbers of opened directories,
-    relative to /proc/self/fd: short enough for 500 layers, and no character of a path needs quoting.
-    """
+    """Mount it on `root` beside the upper directory, in this mount namespace only. Returns an owned fd."""
     make_directories(config)
     home = os.path.dirname(config.upper)
     point = f"{home}/root"
-    layers = _layers(config)
-    opened: list[int] = []
-    back = os.open(".", _PATH)
-    try:
-        for directory in (config.upper, config.work, *layers):
-            opened.append(os.open(directory, _PATH))
-        upper, work, *lower = map(str, opened)
-        data = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},{_OPTIONS}"
-        os.chdir("/proc/self/fd")
-        mounts.make_private(home)
-        mount.mount("overlay", point, "overlay", 0, data)
-        os.fchdir(back)
-    finally:
-        for fd in (*opened, back):
-            os.close(fd)
+    mounts.make_private(home)
+    mounts.mount_overlay(point, _layers(config), config.upper, config.work)
     root_fd = os.open(point, _PATH)
     mount.set_attributes(root_fd, propagation=mount.MS_PRIVATE)
     return root_fd

@@ -149,6 +149,8 @@ class ContainerSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_unset: tuple[str, ...] = ()
     """Names of the image's variables that it shall not have."""
+    environment_files: Mapping[str, str] = field(default_factory=dict)
+    """Name of a variable → file of the host that has its value, which then is in no record."""
     user: str = ""
     group_add: tuple[str, ...] = ()
     working_dir: str = ""

@@ -29,6 +29,9 @@ class BindMount:
     map_ids: bool = False
     """With `ids`: the files' owners are who the container calls so. Else they are the host's."""
     propagation: Propagation = "rprivate"
+    layers: tuple[str, ...] = ()
+    """These directories, stacked with the first on top, are what is bound; `source` has a `point` to stack them
+    on and, unless it is read-only, `upper` and `work`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class ProcessConfig:
 
     argv: tuple[str, ...]
     env: tuple[str, ...] = ()
+    env_files: Mapping[str, str] = field(default_factory=dict)
+    """Name of a variable → file of the host that has its value, read when the container starts."""
     cwd: str = "/"
     user: str = ""
     """`name|uid[:group|gid]`, resolved in the container's own /etc/passwd and /etc/group."""

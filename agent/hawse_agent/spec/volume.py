@@ -38,6 +38,8 @@ class Mount:
     propagation: Propagation = "rprivate"
     map_ids: bool = False
     """Of a bind, for a container with ids of its own: owners of the files are meant as it counts."""
+    layers: tuple[str, ...] = ()
+    """Of a bind that the engine makes itself: directories that are stacked, see `spec.runtime.BindMount`."""
     tmpfs_size: int = 0
     tmpfs_mode: int = 0o1777
     tmpfs_options: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hawse_agent.failpoints import reach
 from hawse_agent.linux import namespace
@@ -44,6 +45,7 @@ class Start:
         config = codec.loads(RuntimeConfig, self.document)
         if self.resources is not None:
             config = replace(config, resources=self.resources)
+        config = replace(config, process=_with_files(config.process))
         reach("shim: clone")
         spawned = create.spawn(config, self.stdio, self.netns, lifeline=end.lifeline)
         try:
@@ -112,6 +114,12 @@ class Enter:
         except BaseException:
             namespace.pidfd_send_signal(entered.pidfd, signal.SIGKILL)
             raise
+
+
+def _with_files(process: ProcessConfig) -> ProcessConfig:
+    """With the variables whose values are in files: nothing that is written down has them."""
+    read = tuple(f"{name}={Path(path).read_text()}" for name, path in process.env_files.items())
+    return replace(process, env=(*process.env, *read))
 
 
 def _fds(stdio: Stdio) -> tuple[int | None, ...]:
