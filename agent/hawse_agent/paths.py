@@ -94,6 +94,11 @@ class Paths:
         return self.lib / "volumes"
 
     @property
+    def build_caches(self) -> Path:
+        """What `RUN --mount=type=cache` mounts: directories that outlive their build."""
+        return self.lib / "caches"
+
+    @property
     def backups(self) -> Path:
         return self.lib / "backups"
 

@@ -47,6 +47,9 @@ class Query:
     def all(self, name: str) -> list[str]:
         return self._values.get(name, [])
 
+    def names(self) -> list[str]:
+        return list(self._values)
+
     def has(self, name: str) -> bool:
         return name in self._values
 

@@ -20,9 +20,8 @@ _UNSUPPORTED = {
     "secrets": "swarm secrets",
     "configs": "swarm configs",
     "plugins": "plugins",
-    "build": "image builds",
-    "session": "BuildKit sessions",
-    "grpc": "BuildKit",
+    "session": "BuildKit (set DOCKER_BUILDKIT=0)",
+    "grpc": "BuildKit (set DOCKER_BUILDKIT=0)",
     "distribution": "registry look-ups",
 }
 

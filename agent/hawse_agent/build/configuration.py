@@ -1,7 +1,7 @@
 """What instructions that make no layer do to an image's settings, and what the history says of them. Pure.
 
-Instructions come with their variables replaced. The history's words are those of Docker's builder, since people
-and tools read them: `/bin/sh -c #(nop)  ENV A=1`.
+Instructions come with their variables replaced. The history's words are those of Docker's builder, since
+people and tools read them: `/bin/sh -c #(nop)  ENV A=1`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def change(config: Config, instruction: Instruction, *, own_command: bool) -> Ch
             return Change(comment=f"CMD {_quoted(words)}", settings={"Cmd": words})
         case said.Entrypoint():
             words = words_of(config, instruction.command)
-            settings = {"Entrypoint": words} if own_command else {"Entrypoint": words, "Cmd": None}
-            return Change(comment=f"ENTRYPOINT {_quoted(words)}", settings=settings)
+            dropped = {} if own_command else {"Cmd": None}
+            return Change(comment=f"ENTRYPOINT {_quoted(words)}", settings={"Entrypoint": words, **dropped})
         case said.Env():
             pairs = dict(instruction.pairs)
             env = [_overridden(entry, pairs) for entry in config.get("Env") or ()]
@@ -60,12 +60,12 @@ def change(config: Config, instruction: Instruction, *, own_command: bool) -> Ch
         case said.Expose():
             ports = sorted(instruction.ports)
             exposed = {port: dict[str, str]() for word in ports for port in values.exposed_ports(word)}
-            settings = {"ExposedPorts": {**(config.get("ExposedPorts") or {}), **exposed}}
-            return Change(comment=f"EXPOSE {' '.join(ports)}", settings=settings)
+            every = {**(config.get("ExposedPorts") or {}), **exposed}
+            return Change(comment=f"EXPOSE {' '.join(ports)}", settings={"ExposedPorts": every})
         case said.Volume():
             fresh = {path: dict[str, str]() for path in instruction.paths}
-            settings = {"Volumes": {**(config.get("Volumes") or {}), **fresh}}
-            return Change(comment=f"VOLUME [{' '.join(instruction.paths)}]", settings=settings)
+            every = {**(config.get("Volumes") or {}), **fresh}
+            return Change(comment=f"VOLUME [{' '.join(instruction.paths)}]", settings={"Volumes": every})
         case said.User():
             return Change(comment=f"USER {instruction.user}", settings={"User": instruction.user})
         case said.Arg():
@@ -80,8 +80,9 @@ def change(config: Config, instruction: Instruction, *, own_command: bool) -> Ch
             )
         case said.Healthcheck():
             check = _health_check(config, instruction)
-            shown = _shown_health_check(check)
-            return Change(comment=f"HEALTHCHECK {shown}", settings={"Healthcheck": check})
+            return Change(
+                comment=f"HEALTHCHECK {_shown_health_check(check)}", settings={"Healthcheck": check}
+            )
         case said.Shell():
             words = list(instruction.words)
             return Change(comment=f"SHELL [{' '.join(words)}]", settings={"Shell": words})

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hawse_agent.distribution.manifest import host_platform
 from hawse_agent.images.image import Image, ImageRecord, Layer, image_of
-from hawse_agent.images.manifest import host_platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_INHERITED = ("config", "history", "rootfs", "created", "container", "container_config", "id", "parent")
@@ -136,3 +137,9 @@ def _with_path(config: Mapping[str, Any]) -> dict[str, Any]:
     if not any(entry.startswith("PATH=") for entry in env):
         env.append(f"PATH={DEFAULT_PATH}")
     return {**config, "Env": env}
+
+
+def now() -> str:
+    """RFC 3339, as configurations have it."""
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from hawse_agent.build.expansion import names
 from hawse_agent.build.globs import clamped, has_wildcards, match
@@ -15,9 +15,14 @@ from hawse_agent.errors import InputError
 
 
 def check_sources(
-    plan: Plan, paths: Collection[str], environments: Mapping[str, Mapping[str, str]] | None = None
+    plan: Plan,
+    paths: Collection[str],
+    environments: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    exists: Callable[[str], bool] = lambda path: False,
 ) -> None:
-    """`paths` is all that the context has, relative, after .dockerignore.
+    """`paths` is all that the context has, relative, after .dockerignore; `exists` is asked about the rest,
+    which may be there by a link.
 
     `environments` are those of base images that are known already; below others only sources without
     variables can be judged. Raises InputError with every source that is missing, and whatever else
@@ -45,9 +50,8 @@ def check_sources(
                 problems.add(instruction.place, error)
                 continue
             for place, source in _wanted(entered):
-                if (scope is None and names(source, plan.escape)) or _is_there(
-                    source, there, place, problems
-                ):
+                unknown = scope is None and names(source, plan.escape)
+                if unknown or _is_there(source, there, place, problems) or exists(clamped(source)):
                     continue
                 word = entered.text.split(None, 1)[0].upper()
                 problems.add(

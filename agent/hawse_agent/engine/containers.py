@@ -114,8 +114,9 @@ class Containers:
     # looking
 
     def list(self) -> Sequence[ContainerView]:
-        """All containers, newest first."""
-        known = sorted(self._register.all(), key=lambda pair: pair[0].created, reverse=True)
+        """All containers, newest first; not those of builds."""
+        known = [pair for pair in self._register.all() if not pair[0].of_build]
+        known.sort(key=lambda pair: pair[0].created, reverse=True)
         endpoints: dict[str, list[Any]] = {}
         ports: dict[str, list[Any]] = {}
         for endpoint in self._state.endpoints():
@@ -231,7 +232,9 @@ class Containers:
 
     # making and removing
 
-    def create(self, spec: ContainerSpec, *, inherit: Mapping[str, str] | None = None) -> ContainerView:
+    def create(
+        self, spec: ContainerSpec, *, inherit: Mapping[str, str] | None = None, of_build: bool = False
+    ) -> ContainerView:
         """Raises NotFound for the image or network, InputError for a bind source, Conflict for the name.
 
         `inherit` maps mount targets to anonymous volumes of a predecessor, which the new one takes over.
@@ -241,10 +244,15 @@ class Containers:
             self._images.using(spec.image) as image,
             self._register.holding_name(spec.name, container_id) as name,
         ):
-            return self._create(container_id, replace(spec, name=name), image, inherit or {})
+            return self._create(container_id, replace(spec, name=name), image, inherit or {}, of_build)
 
     def _create(
-        self, container_id: str, spec: ContainerSpec, image: Image, inherit: Mapping[str, str]
+        self,
+        container_id: str,
+        spec: ContainerSpec,
+        image: Image,
+        inherit: Mapping[str, str],
+        of_build: bool,
     ) -> ContainerView:
         checks.check(spec)
         resolve.check_platform(spec, image)
@@ -263,6 +271,7 @@ class Containers:
             created=time.time(),
             volumes=mounted,
             anonymous=anonymous,
+            of_build=of_build,
         )
         fresh, recorded = self._paths.new_container(container_id), False
         try:
@@ -439,6 +448,15 @@ class Containers:
                     stack.enter_context(known[1].lock)
             yield
 
+    def take_written(self, reference: str, target: Path) -> None:
+        """Move what a container has written over its image to `target`, on the same file system: it has
+        ended, and is of no use afterwards."""
+        record, live = self._register.find(reference)
+        with live.lock:
+            if live.state.running:
+                raise Conflict(f"container {record.id} is running")
+            os.rename(self._paths.container(record.id) / "upper", target)
+
     # its files, see `copies`
 
     def stack(self, record: ContainerRecord) -> Stack:
@@ -575,6 +593,9 @@ class Containers:
         self._finish_creations({record.id for record in records})
         self._ids.tidy(self._paths.containers)
         for record, live, reached in self._reach_all(records):
+            if record.of_build:  # nobody is left who would make a layer of it
+                self.remove(record.id, force=True, volumes=True)
+                continue
             if reached:
                 continue
             with live.lock:

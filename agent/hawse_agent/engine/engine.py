@@ -14,6 +14,7 @@ from hawse_agent import __version__
 from hawse_agent.cgroups import Tree, find_base
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.backups import Backups
+from hawse_agent.engine.builds import Builds
 from hawse_agent.engine.commits import Commits
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.copies import Copies
@@ -89,6 +90,9 @@ class Engine:
             events=self.events,
             watcher=self.watcher,
         )
+        self.builds = Builds(
+            paths=paths, table=self.state, images=self.images, containers=self.containers, events=self.events
+        )
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
         self.copies = Copies(paths=paths, containers=self.containers, events=self.events)
         self.commits = Commits(
@@ -115,6 +119,7 @@ class Engine:
     def recover(self) -> None:
         """Take up what runs; containers that must be started again are, in the background."""
         self.volumes.store.recover()
+        self.builds.recover()
         self.networks.prepare()
         self.watcher.start()
         restart = self.containers.recover()

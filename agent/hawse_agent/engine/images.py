@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
 from hawse_agent.images import archive
+from hawse_agent.images.image import Layer
 from hawse_agent.images.pull import Pulls
 from hawse_agent.images.push import Pushes
 from hawse_agent.images.store import Image, ImageStore, Pruned
@@ -39,14 +40,27 @@ class Images:
         self._pushes = Pushes(registries, store)
         self._events = events
         self._containers = containers
+        self._lent: dict[str, Image] = {}
 
     def get(self, name: str) -> Image:
         """By reference, id or unique id prefix; raises NotFound."""
-        return self.store.get(name)
+        lent = self._lent.get(name)
+        return self.store.get(name) if lent is None else lent
+
+    @contextmanager
+    def lent(self, image: Image) -> Iterator[None]:
+        """While the block runs, containers can be made of an image that the store does not have, by its id:
+        what a build has come to. Its layers must be held."""
+        self._lent[image.id] = image
+        try:
+            yield
+        finally:
+            del self._lent[image.id]
 
     def using(self, name: str) -> AbstractContextManager[Image]:
         """The image, which nobody removes while the block runs; raises NotFound."""
-        return self.store.using(name)
+        lent = self._lent.get(name)
+        return self.store.using(name) if lent is None else nullcontext(lent)
 
     def list(self) -> Sequence[Image]:
         return self.store.list()
@@ -78,6 +92,10 @@ class Images:
         for image in images:
             self._published("load", image)
         return [archive.told(image) for image in images]
+
+    def add(self, config: bytes, layers: Iterable[Layer], *, parent: str = "") -> Image:
+        """Of layers that are held."""
+        return self.store.create(config, [layer.blob for layer in layers], parent=parent)
 
     def import_tarball(
         self, stream: BinaryIO, ref: str, changes: Iterable[str] = (), message: str = ""

@@ -57,7 +57,10 @@ CREATE TABLE kept_layers (
     holder TEXT NOT NULL, diff_id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (holder, diff_id)
 );
 """
-_STEPS = (_SCHEMA, _KEPT_LAYERS)
+_BUILD_STEPS = """
+CREATE TABLE build_steps (key TEXT PRIMARY KEY, document TEXT NOT NULL);
+"""
+_STEPS = (_SCHEMA, _KEPT_LAYERS, _BUILD_STEPS)
 """From an empty file on; one is added for each change, none is ever changed."""
 
 SCHEMA_VERSION = len(_STEPS)
@@ -258,6 +261,20 @@ class State:
     def delete_layer_blobs(self, diff_id: str) -> None:
         with self._write("layer", releasing=True) as db:
             db.execute("DELETE FROM layer_blobs WHERE diff_id = ?", (diff_id,))
+
+    # the cache of builds (the table that build.cache works on)
+
+    def put_build_steps(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Key and document of each."""
+        with self._write("build step") as db:
+            db.executemany("INSERT OR REPLACE INTO build_steps VALUES (?, ?)", rows)
+
+    def delete_build_steps(self, keys: Sequence[str]) -> None:
+        with self._write("build step", releasing=True) as db:
+            db.executemany("DELETE FROM build_steps WHERE key = ?", [(key,) for key in keys])
+
+    def build_steps(self) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in self._read("SELECT key, document FROM build_steps")]
 
     # journal
 

@@ -289,7 +289,11 @@ class ImageStore:
         """They are not collected until `drop_layers` of the same holder, over restarts too: the cache of
         builds. Replaces what the holder had."""
         self._directories.sync()
-        self._table.keep_layers(holder, [(layer.diff_id, codec.dumps(layer)) for layer in layers])
+        with self._lock:
+            before = [layer for name, layer in self._kept_layers() if name == holder]
+            self._table.keep_layers(holder, [(layer.diff_id, codec.dumps(layer)) for layer in layers])
+            graves = self._collect({layer.digest for layer in before}, {layer.diff_id for layer in before})
+        self._bury(graves)
 
     def drop_layers(self, holder: str) -> None:
         """What nobody else names goes."""

@@ -285,14 +285,19 @@ class TarReader:
             raise EOFError("the tar archive ends too early")
 
     def _skip(self) -> None:
-        """To the next header."""
-        missing = self._left + self._padding
+        """To the next header. What fills the last block may be missing: the docker command leaves it out."""
+        missing, padding = self._left + self._padding, self._padding
         self._left = self._padding = 0
         available = len(self._buffer) - self._at
         while missing > available:
             missing -= available
-            self._fill()
-            available = len(self._buffer)
+            try:
+                self._fill()
+            except EOFError:
+                if missing > padding:
+                    raise
+                missing = 0
+            available = len(self._buffer) - self._at
         self._at += missing
 
 

@@ -115,7 +115,10 @@ class TarWriter:
         xattrs = self._xattrs(fd)
         self.content_size += status.st_size
         segments = [(0, status.st_size)]
-        if status.st_blocks * BLOCK < status.st_size and (found := _segments(fd, status.st_size)) != segments:
+        if (
+            status.st_blocks * BLOCK < status.st_size
+            and (found := segments_of(fd, status.st_size)) != segments
+        ):
             segments = found
             numbers = [len(segments), *(number for segment in segments for number in segment)]
             table = b"".join(b"%d\n" % number for number in numbers)
@@ -127,7 +130,7 @@ class TarWriter:
             yield header(name, status, b"0", size=status.st_size, xattrs=xattrs, ids=self._ids)
         stored = 0
         for offset, size in segments:
-            yield from _data(fd, offset, size)
+            yield from data_of(fd, offset, size)
             stored += size
         if stored % BLOCK:
             yield bytes(-stored % BLOCK)
@@ -142,7 +145,19 @@ class TarWriter:
         self._warnings.append(f"{shown}: removed before it was read")
 
 
-def _data(fd: int, offset: int, size: int) -> Iterator[bytes]:
+def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """In pieces that are worth a write, with the end of the archive."""
+    block, size = list[bytes](), 0
+    for piece in pieces:
+        block.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(block)
+            block, size = [], 0
+    yield b"".join((*block, END))
+
+
+def data_of(fd: int, offset: int, size: int) -> Iterator[bytes]:
     """Exactly `size` bytes, since the header has promised them: zeros when the file became shorter."""
     end = offset + size
     while offset < end:
@@ -153,7 +168,7 @@ def _data(fd: int, offset: int, size: int) -> Iterator[bytes]:
         yield data
 
 
-def _segments(fd: int, size: int) -> list[tuple[int, int]]:
+def segments_of(fd: int, size: int) -> list[tuple[int, int]]:
     """(offset, length) of what is stored. The file may end in a hole: then an empty segment stands there."""
     found: list[tuple[int, int]] = []
     at = 0

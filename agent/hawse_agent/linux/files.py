@@ -38,6 +38,10 @@ def write_private(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+_IN_MEMORY = frozenset((0x01021994, 0x858458F6))
+"""tmpfs, ramfs."""
+
+
 def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None:
     """Swap two entries of one file system in a single step: at no moment is either of them missing."""
     libc.syscall(
@@ -72,6 +76,17 @@ def is_of_the_kernel(fd: int) -> bool:
     status = (ctypes.c_ulong * 32)()
     libc.syscall("fstatfs", fd, status)
     return status[0] & 0xFFFFFFFF in _OF_THE_KERNEL
+
+
+def is_in_memory(path: Path) -> bool:
+    """Whether what is written there lies on no disk (but swap): tmpfs, ramfs."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        status = (ctypes.c_ulong * 32)()
+        libc.syscall("fstatfs", fd, status)
+    finally:
+        os.close(fd)
+    return status[0] & 0xFFFFFFFF in _IN_MEMORY
 
 
 def is_mount_root(fd: int) -> bool:

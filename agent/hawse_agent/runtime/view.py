@@ -104,7 +104,7 @@ def stopped(stack: Stack) -> int:
             os.mkdir(directory)
         apart.stack((stack.upper, *stack.layers), point, upper=upper, work=work)
         fd = _with_binds(stack, point)
-        _look_alike(stack.upper, upper)
+        look_alike(stack.upper, upper)
         return fd
 
     return _made(stack, make)
@@ -168,7 +168,7 @@ def _attach(fd: int, target: int) -> None:
         os.close(target)
 
 
-def _look_alike(one: str, other: str) -> None:
+def look_alike(one: str, other: str) -> None:
     status = os.stat(one)
     os.chown(other, status.st_uid, status.st_gid)
     os.chmod(other, stat.S_IMODE(status.st_mode))

@@ -105,3 +105,5 @@ class ContainerRecord:
     removing: bool = False
     ids: IdRange | None = None
     """None: the container is in the host's user namespace."""
+    of_build: bool = False
+    """A step of a build: in no list, and gone with the build, or with the daemon."""

@@ -30,8 +30,8 @@ class BindMount:
     """With `ids`: the files' owners are who the container calls so. Else they are the host's."""
     propagation: Propagation = "rprivate"
     layers: tuple[str, ...] = ()
-    """These directories, stacked with the first on top, are what is bound; `source` has a `point` to stack them
-    on and, unless it is read-only, `upper` and `work`."""
+    """These directories, stacked with the first on top, are what is bound; `source` has a `point` to stack
+    them on and, unless it is read-only, `upper` and `work`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hawse_agent.api.docker import (
     archive,
+    builds,
     commits,
     containers,
     execs,
@@ -26,6 +27,7 @@ def routes(router: Router, engine: Engine) -> None:
     system.routes(router, engine)
     containers.routes(router, engine)
     archive.routes(router, engine)
+    builds.routes(router, engine)
     commits.routes(router, engine)
     streams.routes(router, engine)
     execs.routes(router, engine)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hawse_agent.api.docker import info
+from hawse_agent.api.docker import builds, info
 from hawse_agent.api.docker.filters import Filters
 from hawse_agent.api.docker.views.containers import summary
 from hawse_agent.api.docker.views.events import event_json
@@ -102,19 +102,14 @@ def routes(router: Router, engine: Engine) -> None:
                 for info in engine.volumes.list()
             ]
         if "build-cache" in asked:
-            answer["BuildCache"] = []
+            answer["BuildCache"] = [builds.usage(one) for one in engine.builds.usage()]
         return Response(json=answer)
-
-    def prune_builds(request: Request) -> Response:
-        """Part of `docker system prune`: nothing is built here, so there is no cache."""
-        return Response(json={"CachesDeleted": None, "SpaceReclaimed": 0})
 
     router.add("GET", "/_ping", ping)
     router.add("GET", "/version", version)
     router.add("GET", "/info", about)
     router.add("GET", "/events", events)
     router.add("GET", "/system/df", disk_usage)
-    router.add("POST", "/build/prune", prune_builds)
 
 
 def _wanted(event: Event, filters: Filters) -> bool:

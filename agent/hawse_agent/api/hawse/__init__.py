@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hawse_agent.api.hawse import blobs, program, system, volumes
+from hawse_agent.api.hawse import blobs, builds, program, system, volumes
 from hawse_agent.api.router import Router
 from hawse_agent.engine.engine import Engine
 
@@ -14,4 +14,5 @@ def routes(router: Router, engine: Engine, stop: Callable[[], None]) -> None:
     system.routes(router, engine, stop)
     program.routes(router, engine)
     blobs.routes(router, engine)
+    builds.routes(router, engine)
     volumes.routes(router, engine)

@@ -1,0 +1,1 @@
+"""What the use case `engine.builds` is made of: one file a kind of step."""

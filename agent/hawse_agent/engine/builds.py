@@ -1,0 +1,315 @@
+"""Builds of Dockerfiles: context in, image out; and the cache that they share.
+
+    receive the context ─► parse ─► plan stages ─► check sources      nothing is built before all this is
+    right ─► each needed stage: FROM, then step by step, from the cache or carried out
+      ─► an image of the last stage, its names
+
+A build holds the layers that it uses, so that neither `rmi` nor a prune takes them away meanwhile; its files
+lie in a private directory that goes with it, or at the daemon's next start.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hawse_agent.build import context as contexts
+from hawse_agent.build import draft as drafts
+from hawse_agent.build import secrets
+from hawse_agent.build.cache import BuildCache, Table, Usage, to_remove
+from hawse_agent.build.context import Context
+from hawse_agent.build.draft import Begun, Draft
+from hawse_agent.build.instructions import Dockerfile
+from hawse_agent.build.mountcache import MountCaches
+from hawse_agent.build.options import BuildOptions
+from hawse_agent.build.parser import parse
+from hawse_agent.build.scope import Scope
+from hawse_agent.build.sources import check_sources
+from hawse_agent.build.stages import SCRATCH, Plan, PlannedStage, normal_platform, plan
+from hawse_agent.distribution import manifest, reference
+from hawse_agent.engine.building.stage import Counter, Finished, StageBuilder, telling
+from hawse_agent.engine.building.stopping import Stopping
+from hawse_agent.engine.building.surroundings import Building, Tell
+from hawse_agent.engine.containers import Containers
+from hawse_agent.engine.events import EventBus
+from hawse_agent.engine.images import Images
+from hawse_agent.errors import HawseError, InputError, NotFound, NotSupported
+from hawse_agent.images.blobs import disk
+from hawse_agent.images.compression import Readable
+from hawse_agent.images.image import Image
+from hawse_agent.images.tarball import TarWriter, gathered
+from hawse_agent.linux import tree
+from hawse_agent.paths import Paths
+from hawse_agent.runtime import view
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedCache:
+    removed: Sequence[str]
+    reclaimed: int
+
+
+class Builds:
+    def __init__(
+        self, *, paths: Paths, table: Table, images: Images, containers: Containers, events: EventBus
+    ) -> None:
+        self._paths = paths
+        self._images = images
+        self._containers = containers
+        self._events = events
+        self._cache = BuildCache(table, images.store)
+        self._mount_caches = MountCaches(paths.build_caches)
+        self._under_way: dict[str, Stopping] = {}
+        self._guard = threading.Lock()
+
+    def recover(self) -> None:
+        """What a killed daemon has left."""
+        secrets.sweep(self._paths)
+        self._mount_caches.sweep()
+
+    def build(self, options: BuildOptions, archive: Readable, tell: Tell, stopping: Stopping) -> str:
+        """The image's id. Errors of the Dockerfile come before `tell` is called.
+
+        Raises InputError with file and line, NotSupported, RunFailed, BuildStopped, NotFound for an image.
+        """
+        for tag in options.tags:
+            reference.parse(tag)
+        _check_platform(options.platform)
+        with ExitStack() as stack:
+            scratch = stack.enter_context(self._scratch())
+            (scratch / "context").mkdir(mode=0o755)
+            context = stack.enter_context(contexts.received(archive, scratch / "context"))
+            name, text = context.dockerfile(options.dockerfile)
+            dockerfile = parse(text, file=name)
+            planned = plan(
+                dockerfile, target=options.target, given=options.arguments, platform=options.platform
+            )
+            context.drop_ignored(name)
+            self._check(planned, context)
+            building = Building(
+                options=options,
+                context=context,
+                scratch=scratch,
+                hold=stack.enter_context(self._images.store.hold()),
+                cache=self._cache,
+                mount_caches=self._mount_caches,
+                paths=self._paths,
+                images=self._images,
+                containers=self._containers,
+                stopping=stopping,
+                tell=tell,
+                closing=stack,
+            )
+            stack.callback(self._cache.save)
+            return _Build(self._images, building, dockerfile, planned).run()
+
+    def _check(self, planned: Plan, context: Context) -> None:
+        for stage in planned.stages:
+            _check_platform(stage.platform)
+        environments: dict[str, Mapping[str, str]] = {}
+        for stage in planned.stages:
+            if isinstance(stage.base, str) and stage.base != SCRATCH:
+                try:
+                    image = self._images.get(stage.base)
+                except NotFound:  # what it sets is known when it is pulled
+                    continue
+                environments[stage.base] = drafts.of_image(image).draft.variables()
+        check_sources(planned, context.paths(), environments, exists=context.has)
+
+    @contextmanager
+    def cancellable(self, identity: str) -> Iterator[Stopping]:
+        """`identity` is what `cancel` may name; empty is nothing."""
+        stopping = Stopping()
+        with self._guard:
+            if identity:
+                self._under_way[identity] = stopping
+        try:
+            yield stopping
+        finally:
+            with self._guard:
+                if identity:
+                    self._under_way.pop(identity, None)
+
+    def cancel(self, identity: str) -> None:
+        with self._guard:
+            stopping = self._under_way.get(identity)
+        if stopping is None:
+            raise NotFound(f"no such build: {identity}")
+        stopping.stop()
+
+    def root(self, name: str) -> Iterator[bytes]:
+        """The tar of an image's root: its layers, one over the other. Raises NotFound before the first
+        piece."""
+        with ExitStack() as stack:
+            image = stack.enter_context(self._images.using(name))
+            scratch = stack.enter_context(self._scratch())
+            layers = tuple(map(str, self._images.layer_dirs(image)))
+            with disk("look into the image"):
+                root = view.image(view.Stack(home=str(scratch), layers=layers))
+            stack.callback(os.close, root)
+            return _archive(root, stack.pop_all())
+
+    # the cache
+
+    def usage(self) -> Sequence[Usage]:
+        of_images = (diff_id for image in self._images.list() for diff_id in image.diff_ids)
+        return [*self._cache.usage(of_images), *self._mount_caches.usage()]
+
+    def prune(
+        self,
+        *,
+        every: bool = False,
+        keep_bytes: int = 0,
+        wanted: Callable[[Usage], bool] = lambda usage: True,
+    ) -> PrunedCache:
+        """Entries whose layers no image has, or `every` one; not more than it takes to keep `keep_bytes`."""
+        going = to_remove(
+            self.usage(),
+            lambda usage: (every or not usage.shared) and wanted(usage),
+            keep_bytes=keep_bytes,
+        )
+        self._cache.remove([usage.id for usage in going if usage.kind == "regular"])
+        self._mount_caches.remove([usage.id for usage in going if usage.kind != "regular"])
+        reclaimed = sum(usage.size for usage in going if not usage.shared)
+        self._events.publish("builder", "prune", "", {"reclaimed": str(reclaimed)})
+        return PrunedCache(removed=[usage.id for usage in going], reclaimed=reclaimed)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        with disk("begin a build"):
+            path = Path(tempfile.mkdtemp(dir=self._paths.incoming, prefix="build-"))
+        try:
+            yield path
+        finally:
+            tree.remove(path)
+
+
+def _archive(root: int, opened: ExitStack) -> Iterator[bytes]:
+    with opened, disk("read the image"):
+        yield from gathered(TarWriter([]).directory(root, b""))
+
+
+class _Build:
+    def __init__(self, images: Images, building: Building, dockerfile: Dockerfile, planned: Plan) -> None:
+        self._images = images
+        self._building = building
+        self._dockerfile = dockerfile
+        self._plan = planned
+        self._finished: dict[int, Finished] = {}
+        self._found: dict[str, Image] = {}
+        """By the names that the file gives them: a name means one image in all of a build."""
+
+    def run(self) -> str:
+        building, options = self._building, self._building.options
+        for warning in self._dockerfile.warnings:
+            building.say(f"[Warning] {warning}\n")
+        steps = sum(1 + len(stage.stage.instructions) for stage in self._plan.stages)
+        counter = Counter(steps + bool(options.labels))
+        for planned in self._plan.stages:
+            self._finished[planned.index] = self._stage(planned, counter)
+        if unused := self._plan.unused(self._dockerfile):
+            building.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+        image_id = self._image(self._finished[self._plan.target.index].draft)
+        building.tell({"aux": {"ID": image_id}})
+        building.say(f"Successfully built {image_id[7:19]}\n")
+        for tag in options.tags:
+            self._images.tag(image_id, tag)
+            building.say(f"Successfully tagged {reference.familiar(tag)}\n")
+        return image_id
+
+    def _stage(self, planned: PlannedStage, counter: Counter) -> Finished:
+        building = self._building
+        building.stopping.check()
+        with telling(building, planned, counter, planned.stage):
+            begun, scope = self._begin(planned)
+            building.say(f" ---> {begun.draft.id[7:19]}\n")
+        builder = StageBuilder(
+            building,
+            planned,
+            counter,
+            draft=begun.draft,
+            scope=scope or self._plan.scope(begun.draft.variables()),
+            other=lambda name: self._other(planned, name),
+        )
+        last = planned.index == self._plan.target.index
+        return builder.build(begun.triggers, building.options.labels if last else {})
+
+    def _begin(self, planned: PlannedStage) -> tuple[Begun, Scope | None]:
+        """With the scope of the stage that it begins with, if it is one."""
+        if isinstance(planned.base, int):
+            before = self._finished[planned.base]
+            return drafts.of_stage(before.draft), before.scope.child()
+        if planned.base == SCRATCH:
+            return Begun(draft=drafts.scratch()), None
+        try:
+            return drafts.of_image(self._find(planned.base)), None
+        except HawseError as error:
+            raise error.at(str(planned.stage.place)) from None
+
+    def _other(self, planned: PlannedStage, name: str) -> Draft:
+        """A stage or image that files are taken from. Those of a trigger are images."""
+        index = planned.sources.get(name)
+        if index is not None:
+            return self._finished[index].draft
+        if name == SCRATCH:
+            return drafts.scratch()
+        return drafts.of_image(self._find(name)).draft
+
+    def _find(self, name: str) -> Image:
+        """Held, and pulled when it is not here or shall be looked for anew."""
+        if name not in self._found:
+            self._found[name] = self._held(name)
+        return self._found[name]
+
+    def _held(self, name: str) -> Image:
+        building = self._building
+        image = self._here(name)
+        if image is None or (building.options.pull and _is_named(image, name)):
+            parsed = reference.parse(name)
+            credentials = building.options.keyring.get(parsed.registry)
+            image = self._images.pull(name, building.tell, credentials)
+        for layer in image.layers:
+            building.hold.add_layer(layer)
+        if self._here(image.id) is None:
+            raise NotFound(f"image {name} was removed while the build began")
+        own = manifest.host_platform()
+        if image.architecture and image.architecture != own.architecture:
+            raise NotSupported(f"image {name} is for {image.architecture}: this machine is {own}")
+        return image
+
+    def _here(self, name: str) -> Image | None:
+        try:
+            return self._images.get(name)
+        except NotFound:
+            return None
+
+    def _image(self, draft: Draft) -> str:
+        """The id of the image, made unless it is there already."""
+        if not draft.id:
+            raise InputError("No image was generated. Is your Dockerfile empty?")
+        if self._here(draft.id) is None:
+            parent = draft.base.id if draft.base is not None else ""
+            self._images.add(draft.encoded(), draft.layers, parent=parent)
+        return draft.id
+
+
+def _is_named(image: Image, name: str) -> bool:
+    """By a tag or digest that a registry may know, not by its id."""
+    try:
+        return reference.familiar(name) in (*image.repo_tags, *image.repo_digests)
+    except InputError:
+        return False
+
+
+def _check_platform(text: str) -> None:
+    """Raises NotSupported for another one than this machine's."""
+    own = manifest.host_platform()
+    if text and normal_platform(text) != normal_platform(
+        f"{own.os}/{own.architecture}/{own.variant}".rstrip("/")
+    ):
+        raise NotSupported(f"platform {text} is not supported by hawse-agent: this machine is {own}")
