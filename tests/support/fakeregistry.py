@@ -20,6 +20,8 @@ class Fake(Serving):
     ranges: bool = True
     cuts: int = 0
     """So many downloads of a large blob end after a third of what is asked for."""
+    lost: bool = False
+    """What is asked for from its middle on is not there any more."""
     redirect_to: str = ""
     """Where the blobs are (URL, without the path)."""
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -108,7 +110,7 @@ class FakeHandler(Handler):
     def blob(self, digest: str) -> None:
         fake, wanted = self.serving, self.headers.get("Range", "")
         data, status = fake.blobs.get(digest), 200
-        if data is None:
+        if data is None or (wanted and fake.lost):
             self.answer(404)
             return
         if wanted and fake.ranges:

@@ -117,7 +117,7 @@ def _decoded(header: str, what: str) -> Any:
 
 def _pair(auth: str, what: str) -> tuple[str, str]:
     try:
-        username, _, password = base64.b64decode(auth).decode().partition(":")
+        username, _, password = base64.b64decode(auth, validate=True).decode().partition(":")
     except ValueError:
         raise InputError(f"{what}: auth is not base64 of user:password") from None
     return username, password.strip("\0")

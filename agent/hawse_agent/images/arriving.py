@@ -7,6 +7,7 @@ read counts only when `wait` returns: then the blob is whole and verified.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,18 +30,21 @@ class Arriving:
     def __init__(self, size: int) -> None:
         self.size = size
         self._changed = threading.Condition()
-        self._open: Callable[[], BinaryIO] | None = None
+        self._file: BinaryIO | None = None
+        """What the leader writes to, until it is whole or given up."""
+        self._blob: Callable[[], BinaryIO] | None = None
+        """Opens it once it is whole."""
         self._here = 0
-        self._whole = False
         self._error: BaseException | None = None
         self._listeners: list[Heard] = []
 
     # what the leader says
 
-    def begun(self, open: Callable[[], BinaryIO], offset: int) -> None:
-        """`open` gives the file that it is written to, of which this much is there already."""
+    def begun(self, file: BinaryIO, offset: int) -> None:
+        """`file` is where it is written to, of which this much is there already. It is closed by the end."""
         with self._changed:
-            self._open = open
+            self._close()
+            self._file = file
         self.advance(offset)
 
     def advance(self, here: int) -> None:
@@ -51,22 +55,30 @@ class Arriving:
         for listener in listeners:
             listener(here)
 
-    def finish(self) -> None:
+    def finish(self, blob: Callable[[], BinaryIO]) -> None:
+        """It is whole, verified, and opened by `blob`."""
         with self._changed:
-            self._here, self._whole = self.size, True
+            self._here, self._blob = self.size, blob
+            self._close()
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
         with self._changed:
             self._error = error
+            self._close()
             self._changed.notify_all()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     # what readers do
 
     @property
     def whole(self) -> bool:
         with self._changed:
-            return self._whole
+            return self._blob is not None
 
     @contextmanager
     def listening(self, heard: Heard) -> Iterator[None]:
@@ -81,22 +93,33 @@ class Arriving:
     def wait(self, cancel: Cancel) -> None:
         """Until it is whole and verified; raises what has gone wrong, Stopped."""
         with cancel.calling(self._wake), self._changed:
-            self._changed.wait_for(lambda: self._whole or self._error is not None or cancel.said)
+            self._changed.wait_for(lambda: self._blob is not None or self._error is not None or cancel.said)
             self._check(cancel)
 
     @contextmanager
     def reader(self, cancel: Cancel) -> Iterator[Reader]:
         """Raises what has gone wrong, here and in the middle of it; Stopped."""
         with cancel.calling(self._wake):
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._open is not None or self._error is not None or cancel.said
+            fd = self._opened(cancel)
+            try:
+                yield Reader(self, fd, cancel)
+            finally:
+                os.close(fd)
+
+    def _opened(self, cancel: Cancel) -> int:
+        """A descriptor of the reader's own."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._file is not None or self._blob is not None or self._error is not None or cancel.said
                 )
-                self._check(cancel)
-                opened = self._open
-            assert opened is not None
-            with opened() as file:
-                yield Reader(self, file, cancel)
+            )
+            self._check(cancel)
+            if self._file is not None:
+                return os.dup(self._file.fileno())
+            assert self._blob is not None
+            with self._blob() as file:
+                return os.dup(file.fileno())
 
     def available(self, position: int, cancel: Cancel) -> int:
         """Bytes that may be read from there, once there are some; 0 at the end."""
@@ -121,14 +144,15 @@ class Arriving:
 class Reader:
     """A file that grows, up to its end."""
 
-    def __init__(self, arriving: Arriving, file: BinaryIO, cancel: Cancel) -> None:
+    def __init__(self, arriving: Arriving, fd: int, cancel: Cancel) -> None:
         self._arriving = arriving
+        self._fd = fd
         self._cancel = cancel
-        self._file = file
         self.position = 0
 
     def read(self, size: int, /) -> bytes:
-        data = self._file.read(min(size, self._arriving.available(self.position, self._cancel)))
+        here = self._arriving.available(self.position, self._cancel)
+        data = os.pread(self._fd, min(size, here), self.position)
         self.position += len(data)
         return data
 

@@ -97,7 +97,7 @@ class Partials:
             return 0
 
     def open(self, digest: str) -> BinaryIO:
-        """What is here of a blob, also while it is being written. It stays when it becomes whole."""
+        """What is here of a blob, for whoever has begun to write it: to be read meanwhile."""
         with disk("read a blob"):
             return (self._directory / self._blobs.path(digest).name).open("rb", buffering=0)
 

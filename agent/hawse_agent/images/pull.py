@@ -269,7 +269,7 @@ class _Pull:
         else:
             self._tell_all(layer, "Download complete")
             self._arrivals.leave(layer.digest)
-            arriving.finish()
+            arriving.finish(lambda: self._store.blobs.open(layer.digest))
 
     def _fetch(self, layer: Layer, arriving: Arriving) -> None:
         """What of the blob is not here yet; its bytes are verified when this returns."""
@@ -279,7 +279,7 @@ class _Pull:
             self._resumed[layer.digest] = offset > 0
             try:
                 with partials.writer(layer.digest, offset, layer.size) as writer:
-                    arriving.begun(lambda: partials.open(layer.digest), offset)
+                    arriving.begun(partials.open(layer.digest), offset)
                     for piece in self._repository.blob(blob, offset):
                         writer.write(piece)
                         arriving.advance(writer.size)
@@ -287,7 +287,6 @@ class _Pull:
                 return
             except Conflict:  # the controller has begun to send the same blob
                 continue
-        arriving.begun(lambda: self._store.blobs.open(layer.digest), layer.size)
 
     def _again(self, layer: Layer) -> bool:
         """Whether wrong bytes may come right: those that were here may have been wrong, or a mirror's."""

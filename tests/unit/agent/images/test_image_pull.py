@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,16 @@ from tests.support.imagefiles import config, descriptor, files, manifest, sha256
 from tests.support.registries import PASSWORD, USER, basic
 
 from hawse_agent.distribution import endpoint, reference
+from hawse_agent.distribution.cancel import Cancel, Stopped
 from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.manifest import host_platform
 from hawse_agent.distribution.registry import Client
 from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.engine.state import State
-from hawse_agent.errors import HostRefused, NotFound, ProtocolError
+from hawse_agent.errors import HostRefused, InputError, NotFound, NotSupported, ProtocolError
 from hawse_agent.images.pull import Progress, Pulls
 from hawse_agent.images.store import Image, ImageStore
+from hawse_agent.linux import zstd
 from hawse_agent.paths import Paths, paths_for
 
 DEFAULTS = RegistrySettings()
@@ -228,3 +233,190 @@ def test_a_client_that_goes_away_stops_the_pull(serve: Any, store: ImageStore, p
     with pytest.raises(BrokenPipeError):
         pull_by_name(f"127.0.0.1:{fake.port}/team/app:1", store, gone)
     assert (store.list(), list(paths.incoming.iterdir())) == ([], [])
+
+
+# -- several at a time ----------------------------------------------------------------------------
+
+
+def in_background(work: Callable[[], object]) -> Callable[[], object]:
+    """Starts it; what is returned waits for it, and raises what it has raised."""
+    pool = ThreadPoolExecutor(max_workers=1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return lambda: future.result(20)
+
+
+def a_pull(
+    pulls: Pulls,
+    fake: Fake,
+    tag: str = "1",
+    progress: Progress = lambda event: None,
+    cancel: Cancel | None = None,
+) -> Callable[[], object]:
+    name = reference.parse(f"127.0.0.1:{fake.port}/team/app:{tag}")
+    return in_background(lambda: pulls.pull(name, progress, cancel=cancel))
+
+
+def test_a_blob_comes_once_however_many_want_it(serve: Any, store: ImageStore) -> None:
+    fake, pulls = serve(a_fake(gate=threading.Event())), Pulls(Client(DEFAULTS, {}), store)
+    fake.documents["2"] = MANIFEST
+    heard: list[list[dict[str, Any]]] = [[], [], []]
+    waiting = threading.Semaphore(0)
+
+    def hear(number: int, event: dict[str, Any]) -> None:
+        heard[number].append(event)
+        if event["status"] == "Pulling fs layer":
+            waiting.release()
+
+    running = [
+        a_pull(pulls, fake, tag, functools.partial(hear, number))
+        for number, tag in enumerate(("1", "1", "2"))
+    ]
+    for _ in range(6):
+        assert waiting.acquire(timeout=10)
+    assert fake.reached.wait(10)
+    fake.gate.set()
+    for wait in running:
+        wait()
+    assert sorted(fake.of_blobs()).count(f"/v2/team/app/blobs/{sha256(NOISE)}") == 1
+    for events in heard:
+        assert [e["status"] for e in events].count("Pull complete") == 2
+    assert len(store.list()) == 1
+
+
+def test_who_waits_for_a_pull_that_is_cancelled_goes_on_where_it_stopped(
+    serve: Any, store: ImageStore
+) -> None:
+    fake, pulls, cancel = serve(a_fake(gate=threading.Event())), Pulls(Client(DEFAULTS, {}), store), Cancel()
+    other, follows = serve(a_fake()), threading.Event()
+    first = a_pull(pulls, fake, cancel=cancel)
+    assert fake.reached.wait(10)
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["status"] == "Pulling fs layer" and event["id"] == sha256(NOISE)[7:19]:
+            follows.set()
+
+    second = a_pull(pulls, other, progress=hear)
+    assert follows.wait(10)
+    cancel()
+    with pytest.raises(Stopped):
+        first()
+    second()
+    fake.gate.set()
+    assert (store.layer_dirs(store.list()[0])[0] / "noise").stat().st_size == 6_000_000
+
+
+def test_different_pulls_do_not_wait_for_each_other(serve: Any, store: ImageStore) -> None:
+    slow, fast = serve(a_fake(gate=threading.Event())), serve(a_fake())
+    layer = files({"etc/other": "x"})
+    configuration = config([sha256(layer)])
+    document = manifest(configuration, [layer])
+    fast.documents["1"] = document
+    fast.blobs = {sha256(data): data for data in (configuration, layer)}
+    pulls = Pulls(Client(DEFAULTS, {}), store)
+    first = a_pull(pulls, slow)
+    assert slow.reached.wait(10)
+    a_pull(pulls, fast)()
+    assert [image.id for image in store.list()] == [sha256(configuration)]
+    slow.gate.set()
+    first()
+
+
+def test_a_pull_goes_on_after_the_daemon_was_restarted(serve: Any, paths: Paths) -> None:
+    fake = serve(a_fake(cuts=1, lost=True))
+    name = f"{fake.address}/team/app:1"
+    state = State(paths)
+    with pytest.raises(HostRefused, match="answers 404"):
+        pull_by_name(name, ImageStore(paths, state))
+    state.close()
+    fake.requests.clear()
+    fake.lost = False
+    state = State(paths)
+    pull_by_name(name, ImageStore(paths, state))
+    state.close()
+    ranges = [headers["range"] for _, path, headers in fake.requests if path.endswith(sha256(NOISE))]
+    assert ranges and int(ranges[0].removeprefix("bytes=").rstrip("-")) >= 1_000_000
+
+
+def test_what_was_here_and_is_wrong_is_fetched_anew(serve: Any, store: ImageStore, paths: Paths) -> None:
+    fake = serve(a_fake())
+    (paths.partial / sha256(NOISE)[7:]).write_bytes(b"not the start of it")
+    pull(fake, store)
+    assert len([path for path in fake.of_blobs() if path.endswith(sha256(NOISE))]) == 2
+
+
+def test_wrong_bytes_of_a_mirror_are_fetched_from_the_registry(serve: Any, store: ImageStore) -> None:
+    fake, mirror = serve(a_fake()), serve(a_fake())
+    mirror.blobs[sha256(NOISE)] = NOISE[:-1] + b"!"
+    settings = RegistrySettings(mirrors={fake.address: (f"http://{mirror.address}",)})
+    pull_by_name(f"{fake.address}/team/app:1", store, settings=settings)
+    assert fake.of_blobs() == [f"/v2/team/app/blobs/{sha256(NOISE)}"]
+
+
+# -- what is no image for us ----------------------------------------------------------------------
+
+
+def altered(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(MANIFEST), **changes}).encode()
+
+
+DOCKER = "application/vnd.docker"
+LAYER_ENTRY = json.loads(MANIFEST)["layers"][0]
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        (b'{"schemaVersion": 1, "fsLayers": []}', "schema version 1"),
+        (altered(layers=[{**LAYER_ENTRY, "urls": ["http://x/y"]}]), "foreign layer"),
+        (
+            altered(
+                layers=[{**LAYER_ENTRY, "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar"}]
+            ),
+            "foreign layer",
+        ),
+        (
+            altered(config={**LAYER_ENTRY, "mediaType": "application/vnd.cncf.helm.config.v1+json"}),
+            "not a container image, but an artifact of type application/vnd.cncf.helm",
+        ),
+        (
+            altered(artifactType="application/x", config={**LAYER_ENTRY, "mediaType": "x/y"}),
+            "type application/x",
+        ),
+        (altered(layers=[LAYER_ENTRY]), "its configuration has 2 layers, its manifest 1"),
+    ],
+)
+def test_what_is_refused_by_name(serve: Any, store: ImageStore, document: bytes, problem: str) -> None:
+    fake = serve(a_fake())
+    fake.documents["1"] = document
+    with pytest.raises(InputError, match=problem):
+        pull(fake, store)
+    assert store.list() == [] and list(store.blobs.digests()) == []
+
+
+def test_zstd_without_a_libzstd(serve: Any, store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = serve(a_fake())
+    fake.documents["1"] = altered(
+        layers=[
+            {**layer, "mediaType": f"{imagefiles.LAYER}+zstd"} for layer in json.loads(MANIFEST)["layers"]
+        ]
+    )
+    monkeypatch.setattr(zstd, "available", lambda: False)
+    with pytest.raises(NotSupported, match="is compressed with zstd, and this host has no libzstd"):
+        pull(fake, store)
+
+
+def test_progress_is_told_as_docker_does(serve: Any, store: ImageStore) -> None:
+    fake = serve(a_fake())
+    _, events = pull(fake, store)
+    one = [event["status"] for event in events if event.get("id") == sha256(BLOB)[7:19]]
+    steps = [
+        "Pulling fs layer",
+        "Downloading",
+        "Verifying Checksum",
+        "Download complete",
+        "Extracting",
+        "Pull complete",
+    ]
+    assert [step for step in steps if step in one] == list(dict.fromkeys(one))
+    assert {"Pulling fs layer", "Verifying Checksum", "Download complete", "Pull complete"} <= set(one)
