@@ -209,7 +209,7 @@ def test_the_controller_holds_what_it_has_pulled(
     other = hawse(agent.socket, "image", "pull", "--platform", "linux/s390x", name, code=1)
     assert "not for linux/s390x" in other.stderr
 
-    assert out(agent, "image", "send", name) == f"localhost: {name} is {identity[:19]}\n"
+    assert out(agent, "image", "send", name) == f"localhost: {name} is {identity[:19]}, 0 B sent\n"
     assert agent.client.images.get(name).id == identity
     target = tmp_path / "held.tar"
     out(agent, "image", "save", "-o", str(target), name)

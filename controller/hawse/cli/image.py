@@ -251,7 +251,7 @@ def _send(context: Context, options: argparse.Namespace) -> int:
 
 def send_to(context: Context, image: StoredImage, pattern: str = "") -> int:
     """Sends an image that is held here to the hosts of a pattern, else of -H."""
-    from hawse.images.send import send
+    from hawse.images.send import Sent, send
 
     source = image.source()
     if pattern:
@@ -260,7 +260,7 @@ def send_to(context: Context, image: StoredImage, pattern: str = "") -> int:
         places = context.places()
     with context.console.progress([place.name for place in places]) as progress:
 
-        def work(place: Place) -> str:
+        def work(place: Place) -> Sent:
             name = place.name
 
             def sent(done: int, total: int) -> None:
@@ -278,9 +278,9 @@ def send_to(context: Context, image: StoredImage, pattern: str = "") -> int:
 
             return send(connect, context.images, source, progress=sent, lost=lost)
 
-        ids, code = each(context, places, work)
-    for host, identity in ids.items():
-        context.print(f"{host}: {familiar(source.reference)} is {identity[:19]}")
+        done, code = each(context, places, work)
+    for host, one in done.items():
+        context.print(f"{host}: {familiar(source.reference)} is {one.id[:19]}, {short_size(one.bytes)} sent")
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from hawse.fleet.client import AgentClient
@@ -15,6 +16,15 @@ from hawse_agent.spec.host import ImageSource
 
 Progress = Callable[[int, int], None]
 """Hears of (bytes that the host has, bytes that it needs)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    id: str
+    """The image's, there."""
+    bytes: int
+    """How many went over, this time."""
+
 
 _TRIES = 4
 """How often a host is tried again without a byte more having come there."""
@@ -30,8 +40,8 @@ def send(
     progress: Progress = lambda sent, total: None,
     lost: Callable[[Unreachable], None] = lambda error: None,
     pause: Callable[[float], None] = time.sleep,
-) -> str:
-    """Makes the image present under its name on the host; gives its id there.
+) -> Sent:
+    """Makes the image present under its name on the host.
 
     Of several platforms the host gets its own. `connect` is called again when the connection is lost (then
     `lost` hears why) or the daemon replaced; the transfer goes on from there. Raises Unreachable when that
@@ -63,24 +73,24 @@ class _Transfer:
 
     def __init__(self, store: ImageStore, source: ImageSource, progress: Progress) -> None:
         self._store, self._source, self._progress = store, source, progress
-        self._needed = 0
+        self._needed = self._moved = 0
 
-    def run(self, client: AgentClient) -> str:
+    def run(self, client: AgentClient) -> Sent:
         if self._source.platform:
             self._source = choose(self._source, platform_of_machine(client.machine()))
         for left in reversed(range(_ROUNDS)):
-            upload(
-                client,
-                self._store,
-                client.missing_blobs(self._source.blobs),
-                progress=self._of_all_that_is_needed,
-            )
+            missing = client.missing_blobs(self._source.blobs)
+            upload(client, self._store, missing, progress=self._of_all_that_is_needed, moved=self._count)
             try:
-                return client.commit_image(self._source.manifest, (self._source.reference,))
+                identity = client.commit_image(self._source.manifest, (self._source.reference,))
+                return Sent(id=identity, bytes=self._moved)
             except NotFound:
                 if not left:
                     raise
         raise AssertionError
+
+    def _count(self, size: int) -> None:
+        self._moved += size
 
     def _of_all_that_is_needed(self, sent: int, total: int) -> None:
         """`total` is what was missing at the last look; what came before that counts, too."""
@@ -94,8 +104,9 @@ def upload(
     digests: Iterable[str],
     *,
     progress: Progress = lambda sent, total: None,
+    moved: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Uploads blobs one after another."""
+    """Uploads blobs one after another; `moved` hears of what really goes over."""
     sizes = {digest: store.size(digest) for digest in digests}
     total, before = sum(sizes.values()), 0
     for digest, size in sizes.items():
@@ -105,6 +116,7 @@ def upload(
             size,
             partial(store.chunks, digest),
             progress=partial(_further, progress, before, total),
+            moved=moved,
         )
         before += size
 
@@ -116,6 +128,7 @@ def deliver(
     pieces: Callable[[int], Iterator[bytes]],
     *,
     progress: Callable[[int], None] = lambda sent: None,
+    moved: Callable[[int], None] = lambda size: None,
 ) -> None:
     """Until the host has the blob whole, whoever has sent it. `pieces` gives what follows after an offset."""
     while (offset := client.blob_offset(digest)) is not None:
@@ -123,7 +136,7 @@ def deliver(
             offset = 0  # whoever began it had something else
         progress(offset)
         try:
-            client.upload_blob(digest, _counted(pieces(offset), offset, progress), size, offset=offset)
+            client.upload_blob(digest, _counted(pieces(offset), offset, progress, moved), size, offset=offset)
             break
         except Conflict:  # another sender was faster: how far is it by now?
             continue
@@ -134,8 +147,11 @@ def _further(progress: Progress, before: int, total: int, sent: int) -> None:
     progress(before + sent, total)
 
 
-def _counted(pieces: Iterator[bytes], sent: int, progress: Callable[[int], None]) -> Iterator[bytes]:
+def _counted(
+    pieces: Iterator[bytes], sent: int, progress: Callable[[int], None], moved: Callable[[int], None]
+) -> Iterator[bytes]:
     for piece in pieces:
         yield piece
         sent += len(piece)
+        moved(len(piece))
         progress(sent)

@@ -285,7 +285,7 @@ class _SshProcess(Process):
                 self._channel.sendall(view[start : start + PIECE])
             except TimeoutError:
                 raise
-            except OSError as error:
+            except (OSError, EOFError) as error:
                 self._check_alive()
                 raise BrokenPipeError(str(error)) from error
 
@@ -317,7 +317,8 @@ class _SshProcess(Process):
             message.add_byte(paramiko.common.cMSG_CHANNEL_WINDOW_ADJUST)
             message.add_int(self._channel.remote_chanid)
             message.add_int(acknowledged)
-            self._channel.transport._send_user_message(message)
+            with contextlib.suppress(OSError, EOFError):  # cut: the next read says so
+                self._channel.transport._send_user_message(message)
         return data
 
     def _check_alive(self) -> None:

@@ -335,9 +335,11 @@ class FakeHost:
     def receive(
         self, store: ImageStore, source: ImageSource, progress: send.Progress = lambda sent, total: None
     ) -> str:
-        return send.send(
+        sent = send.send(
             lambda: cast(AgentClient, self), store, source, progress=progress, pause=self.pauses.append
         )
+        assert self._cut_after is not None or sent.bytes == sum(self.received)
+        return sent.id
 
     def machine(self) -> str:
         return platform.machine()
