@@ -65,6 +65,7 @@ def same(agent: AgentUnderTest, *words: str, docker: tuple[str, ...] = ()) -> No
         if before.stdout == after.stdout:
             assert bool(ours.code) == bool(after.returncode), f"{ours.stderr}{after.stderr}"
             # A failed `docker inspect` says an empty line.
-            assert ours.stdout == (after.stdout if after.stdout != "\n" or not ours.code else "")
+            wanted = after.stdout if after.stdout != "\n" or not ours.code else ""
+            assert ours.stdout == wanted, f"{ours.stdout}\n{ours.stderr}\nwhere docker says\n{wanted}"
             return
     pytest.fail(f"docker {' '.join(docker or words)} never said the same twice")
