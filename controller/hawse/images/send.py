@@ -11,7 +11,7 @@ from hawse.fleet.client import AgentClient
 from hawse.images.store import ImageStore
 from hawse_agent.distribution.manifest import platform_of_machine
 from hawse_agent.distribution.platforms import choose
-from hawse_agent.errors import Conflict, NotFound, Unreachable
+from hawse_agent.errors import Conflict, NotFound, ProtocolError, Unreachable
 from hawse_agent.spec.host import ImageSource
 
 Progress = Callable[[int, int], None]
@@ -140,6 +140,9 @@ def deliver(
             break
         except Conflict:  # another sender was faster: how far is it by now?
             continue
+        except ProtocolError:  # damaged: by what was there before, when the host has thrown that away
+            if offset == 0 or client.blob_offset(digest) != 0:
+                raise
     progress(size)
 
 

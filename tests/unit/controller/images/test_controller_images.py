@@ -227,6 +227,25 @@ def test_what_another_controller_sends_meanwhile_is_not_sent(store: ImageStore, 
     assert sum(host.received) == source.size - store.size(largest)
 
 
+def test_a_part_that_came_damaged_before_is_sent_again(store: ImageStore, tmp_path: Path) -> None:
+    source, host = image_of_noise(store, tmp_path), FakeHost()
+    largest = max(source.blobs, key=store.size)
+    host.parts[largest] = b"wrong"
+    assert host.receive(store, source) == source.id
+    assert sum(host.received) == source.size + store.size(largest) - len(b"wrong")
+
+
+def test_a_blob_that_is_damaged_here_is_sent_once(store: ImageStore, tmp_path: Path) -> None:
+    source, host = image_of_noise(store, tmp_path), FakeHost()
+    largest = max(source.blobs, key=store.size)
+    host.parts[largest] = b"wrong"
+    data = b"wrong" + b"".join(store.chunks(largest, 5))
+    (store.directory / "blobs/sha256" / largest.removeprefix("sha256:")).write_bytes(data)
+    with pytest.raises(ProtocolError, match="the stored blob"):
+        host.receive(store, source)
+    assert sum(host.received) <= source.size
+
+
 def test_blobs_that_a_prune_took_are_sent_again(store: ImageStore, tmp_path: Path) -> None:
     source, host = image_of_noise(store, tmp_path), FakeHost(pruned=1)
     assert host.receive(store, source) == source.id
@@ -372,7 +391,10 @@ class FakeHost:
             self.parts[name] = part = part + came
             if came != piece:
                 raise Unreachable("cut", stage="tcp")
-        assert len(part) == size and digest(part) == name
+        if digest(part) != name:
+            del self.parts[name]
+            raise ProtocolError("damaged")
+        assert len(part) == size
         self.blobs[name] = self.parts.pop(name)
 
     def commit_image(self, manifest: str, references: tuple[str, ...]) -> str:
