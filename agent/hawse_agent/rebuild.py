@@ -16,9 +16,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from hawse_agent.supervise.client import ShimClient
 
 Tell = Callable[[str], None]
 _PARTS = ("", "-wal", "-shm")
+_PARTS_OF_COPY: dict[str, type] = {"images": dict, "tags": dict, "networks": list}
 
 
 def main(root: str) -> int:
@@ -78,40 +79,57 @@ class _Rebuild:
 
     def run(self) -> None:
         copy = _read_json(self.paths.records_copy)
-        if not copy:
+        if not all(isinstance(copy.get(key), kind) for key, kind in _PARTS_OF_COPY.items()):
             self._lose(f"{self.paths.records_copy} cannot be read: names of images and unused networks")
-        self._images(copy)
+        self._images(_mapping(copy, "images"), _mapping(copy, "tags"))
         records = self._records()
-        for data in copy.get("networks", ()):
-            self._network(codec.from_json(NetworkRecord, data))
+        for data in _list(copy, "networks"):
+            with self._item(f"network {_named(data)}"):
+                self._network(codec.from_json(NetworkRecord, data))
         for record in records:
-            self._container(record, _read_json(self.paths.lease_copy(record.id)))
+            with self._item(f"container {record.spec.name}"):
+                self._container(record)
 
-    def _images(self, copy: dict[str, Any]) -> None:
+    @contextlib.contextmanager
+    def _item(self, what: str) -> Iterator[None]:
+        """One that cannot be read is lost, and the others are not. What the new state refuses ends it all."""
+        try:
+            yield
+        except HostRefused:
+            raise
+        except (HawseError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            self._lose(f"{what}: {error if str(error) else type(error).__name__}")
+
+    def _images(self, kept: dict[str, Any], tags: dict[str, Any]) -> None:
         ids = set()
-        for image_id, document in found.images(self.paths, copy.get("images", {})):
+        for image_id, document in found.images(self.paths, kept, self._lose):
             self.state.put_image(image_id, codec.dumps(document))
             ids.add(image_id)
-            names = [name for name, owner in copy.get("tags", {}).items() if owner == image_id]
+            names = [name for name, owner in tags.items() if owner == image_id]
             for name in names:
                 self.state.put_tag(name, image_id)
             self.tell(f"image {image_id[7:19]} {' '.join(names) or '(no name)'}")
-        for image_id in copy.get("images", {}).keys() - ids:
-            self._lose(f"image {image_id[7:19]}: its layers are not here")
+        for image_id in kept.keys() - ids:
+            self._lose(f"image {image_id[7:19]}: its layers are not here, or its record is damaged")
+        for name in sorted(name for name, owner in tags.items() if owner not in ids | kept.keys()):
+            self._lose(f"name {name}: its image is not known")
 
     def _records(self) -> list[ContainerRecord]:
         found = []
         for directory in sorted(self.paths.containers.iterdir()) if self.paths.containers.is_dir() else ():
             if directory.name.startswith("."):
                 continue  # about to be made when a daemon died: the next one clears it away
-            record = recordcopy.read(self.paths.record_copy(directory.name))
-            if record is None or record.id != directory.name:
-                self._lose(f"container {directory.name[:12]}: its record is damaged; see {directory}")
-            else:
-                found.append(record)
+            with self._item(f"container {directory.name[:12]}"):
+                record = recordcopy.read(self.paths.record_copy(directory.name))
+                if record is None or record.id != directory.name:
+                    self._lose(f"container {directory.name[:12]}: its record is damaged; see {directory}")
+                else:
+                    found.append(record)
         return found
 
     def _network(self, record: NetworkRecord) -> None:
+        if record.subnet:
+            IPv4Network(record.subnet)
         try:
             self.state.add_network(record)
         except Conflict:
@@ -119,7 +137,7 @@ class _Rebuild:
         else:
             self.tell(f"network {record.name}")
 
-    def _container(self, record: ContainerRecord, lease: dict[str, Any]) -> None:
+    def _container(self, record: ContainerRecord) -> None:
         running = self._runs(record.id)
         if running and not record.removing:
             record = replace(record, desired="running")
@@ -129,7 +147,8 @@ class _Rebuild:
             record = replace(record, spec=replace(record.spec, name=f"{record.spec.name}.{record.id[:6]}"))
             self.state.add_container(record)
         if running:
-            self._lease(record, lease)
+            with self._item(f"addresses and ports of container {record.spec.name}"):
+                self._lease(record, _read_json(self.paths.lease_copy(record.id)))
         self.tell(f"container {record.spec.name}{' (running)' if running else ''}")
 
     def _runs(self, container_id: str) -> bool:
@@ -143,6 +162,8 @@ class _Rebuild:
     def _lease(self, record: ContainerRecord, lease: dict[str, Any]) -> None:
         endpoints = [codec.from_json(EndpointRecord, data) for data in lease.get("endpoints", ())]
         ports = [codec.from_json(PortRecord, data) for data in lease.get("ports", ())]
+        for address in [*(endpoint.ipv4 for endpoint in endpoints), *(port.container_ip for port in ports)]:
+            IPv4Interface(address)
         known = {network.id for network in self.state.networks()}
         for endpoint in endpoints:
             name = _network_name(record, endpoint)
@@ -204,6 +225,20 @@ def _put_aside(paths: Paths, tell: Tell) -> None:
         with contextlib.suppress(FileNotFoundError):
             path.rename(aside)
             tell(f"kept {aside}")
+
+
+def _named(data: Any) -> str:
+    return str(data.get("name", "without a name")) if isinstance(data, dict) else "without a name"
+
+
+def _mapping(copy: dict[str, Any], key: str) -> dict[str, Any]:
+    value = copy.get(key, {})
+    return value if isinstance(value, dict) else {}
+
+
+def _list(copy: dict[str, Any], key: str) -> list[Any]:
+    value = copy.get(key, [])
+    return value if isinstance(value, list) else []
 
 
 def _read_json(path: Path) -> dict[str, Any]:

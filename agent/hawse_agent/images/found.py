@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from hawse_agent.distribution import manifest
 from hawse_agent.distribution.documents import MAX_JSON, parse_json
@@ -22,20 +23,27 @@ from hawse_agent.paths import Paths
 from hawse_agent.spec import codec
 
 
-def images(paths: Paths, kept: Mapping[str, str]) -> Iterator[tuple[str, ImageRecord]]:
-    """Id and record of each; `kept` are documents of the table by id, where there is a copy of it."""
+def images(
+    paths: Paths, kept: Mapping[str, Any], lose: Callable[[str], None]
+) -> Iterator[tuple[str, ImageRecord]]:
+    """Id and record of each; `kept` are documents of the table by id, where there is a copy of it. `lose`
+    hears of those that are here, but damaged."""
     seen = set()
     for image_id, document in kept.items():
         try:
             record = codec.loads(ImageRecord, document)
-        except (HawseError, ValueError):
+        except (HawseError, ValueError, TypeError):
             continue
         if _digest(record.config.encode()) == image_id and _unpacked(paths, record):
             seen.add(image_id)
             yield image_id, record
     blobs = Blobs(paths)
     for digest, _ in sorted(blobs.digests()):
-        found = _of_manifest(paths, blobs, digest)
+        try:
+            found = _of_manifest(paths, blobs, digest)
+        except (HawseError, OSError, EOFError) as error:  # a blob that it names
+            lose(f"image of manifest {digest[7:19]}: {error}")
+            continue
         if found is not None and found[0] not in seen:
             seen.add(found[0])
             yield found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -185,3 +187,48 @@ def test_without_the_copies() -> None:
         assert (agent.root / "lib/containers" / later / "upper").is_dir()
         web.restart(timeout=0)
         assert page(8078) == before["page"]
+
+
+def test_what_is_malformed_is_lost_alone() -> None:
+    """Of each kind one; all others are recovered, and a daemon starts with them."""
+    session = isolation.current()
+    assert session is not None
+    with AgentUnderTest(agents.new_root(session.directory)) as agent:
+        agent.load_busybox()
+        inhabit(agent)
+        before = look(agent)
+        agent.kill()
+        lib = agent.root / "lib"
+        spoil(lib / "state.db")
+        copy = json.loads((lib / "records.json").read_text())
+        copy["networks"][:0] = [
+            "nonsense",
+            {"name": "odd", "id": 7},
+            {**copy["networks"][0], "id": "5" * 64, "name": "far", "subnet": "10.0.0.0/99"},
+        ]
+        copy["images"]["sha256:00"] = {"not": "text"}
+        copy["tags"]["lost:1"] = "sha256:00"
+        (lib / "records.json").write_text(json.dumps(copy))
+        lease = lib / "containers" / before["containers"]["web"][0] / "lease.json"
+        data = json.loads(lease.read_text())
+        data["endpoints"][0]["ipv4"] = "nowhere"
+        lease.write_text(json.dumps(data))
+        (lib / "containers/stray").mkdir()
+        (lib / "containers/stray/container.json").mkdir()
+        done = doctor(agent)
+        shutil.rmtree(lib / "containers/stray")
+        assert done.returncode == 1, done.stderr
+        lost = [line for line in done.stdout.splitlines() if line.startswith("not recovered")]
+        for what in ("network without a name", "network odd", "network far", "image 00", "container stray",
+                     "addresses and ports of container web"):  # fmt: skip
+            assert any(line.startswith(f"not recovered: {what}: ") for line in lost), (what, lost)
+        assert len(lost) == 6
+        agent.start()
+        assert agent.client.networks.get("front").id == before["networks"]["front"]
+        web = agent.client.containers.get("web")
+        assert (web.status, web.attrs["State"]["Pid"]) == ("running", before["web"][0])
+        web.restart(timeout=0)
+        now = look(agent)
+        assert {key: now[key] for key in ("job", "networks", "images", "volumes", "page", "names")} == {
+            key: before[key] for key in ("job", "networks", "images", "volumes", "page", "names")
+        }
