@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -63,6 +64,33 @@ def test_a_follower_sees_every_line_over_rotations(agent: AgentUnderTest) -> Non
 def inspected(container: Container) -> dict[str, Any]:
     container.reload()
     return dict(container.attrs)
+
+
+def test_a_follower_misses_nothing_however_fast_the_log_is_rotated(agent: AgentUnderTest) -> None:
+    """Thousands of files, of which the log keeps two."""
+    config = LogConfig(type="json-file", config={"max-size": "1k", "max-file": "2"})
+    container = run(agent, "read go; seq 1 15000", stdin_open=True, log_config=config)
+    command = ["docker", "-H", f"unix://{agent.socket}", "logs", "-f", container.id]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        log = Path(inspected(container)["LogPath"])
+        eventually(lambda: log.exists() and is_locked(log))
+        stream = container.attach_socket(params={"stdin": 1, "stream": 1})
+        stream._sock.sendall(b"go\n")
+        lines = follower.stdout.read().splitlines()
+    stream.close()
+    assert lines == [str(number) for number in range(1, 15001)]
+    assert len(list(log.parent.glob(f"{log.name}*"))) == 2
+
+
+def is_locked(path: Path) -> bool:
+    """A follower has begun."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def test_drivers(agent: AgentUnderTest) -> None:

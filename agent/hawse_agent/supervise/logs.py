@@ -1,5 +1,9 @@
 """A container's log: Docker's json-file format, its files, and how they are read.
 
+A follower has a lock (flock) on the youngest file that it has open. A file that a rotation would delete is
+kept aside as `<path>.held-<sequence>` while somebody has a lock on it or on an older one; an empty one stands
+for those that there was no room for.
+
 One JSON object a line: `{"log":"text\\n","stream":"stdout","time":"2026-11-24T09:00:00.123456789Z"}`; a line
 that came in parts has `"partial":true` in all of them but the last. The file is `<path>`, older ones are
 `<path>.1` (youngest) to `<path>.N`. `logwriter.py` writes them.
@@ -7,11 +11,13 @@ that came in parts has `"partial":true` in all of them but the last. The file is
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from json.encoder import encode_basestring
@@ -23,6 +29,9 @@ Limit = Callable[[os.stat_result], int | None]
 """How much of a file may be read; None: all of it."""
 FOLLOW_INTERVAL = 0.1
 """Seconds between two looks at a followed file."""
+MOST_HELD, MOST_BYTES_HELD = 4096, 64 << 20
+"""Files that are kept for followers who are behind; further ones are deleted, and that is said."""
+_OPEN_AHEAD = 256
 _CHUNK = 1 << 16
 
 
@@ -56,7 +65,7 @@ def read(
     `until` has passed.
 
     `tail` counts matching lines from the end. Times are epoch seconds. Rotations meanwhile lose nothing and
-    repeat nothing, except that a file may be deleted before its turn.
+    repeat nothing; a follower who is too far behind (`MOST_BYTES_HELD`) gets a record that says so.
     """
 
     def wanted(record: LogRecord) -> bool:
@@ -68,18 +77,27 @@ def read(
         return stop() or (until is not None and time.time() > until)
 
     going_on: set[Stream] = set()
-    files = _Files(path)
+    files = _Files(path, follow=follow)
     try:
         found, position = ([], 0) if tail is None else files.last_lines(tail, wanted)
         for record in found:
             yield _placed(record, going_on)
-        for record in _records(files, position, follow, over, limit):
-            if until is not None and record.time > until:
+        for one in _records(files, position, follow, over, limit):
+            if one is None:
+                yield _missing("stderr" if stderr else "stdout")
+            elif until is not None and one.time > until:
                 return
-            if wanted(record):
-                yield _placed(record, going_on)
+            elif wanted(one):
+                yield _placed(one, going_on)
     finally:
         files.close()
+
+
+def _missing(stream: Stream) -> LogRecord:
+    text = "hawse-agent: lines are missing here: the log was rotated faster than it was read"
+    record = decode(encode(text + "\n", ending(stream)).rstrip(b"\n"))
+    assert record is not None
+    return record
 
 
 def _placed(record: LogRecord, going_on: set[Stream]) -> LogRecord:
@@ -90,8 +108,8 @@ def _placed(record: LogRecord, going_on: set[Stream]) -> LogRecord:
 
 def _records(
     files: _Files, position: int, follow: bool, over: Callable[[], bool], limit: Limit
-) -> Iterator[LogRecord]:
-    """What comes after `position` in the first file, and in all younger ones."""
+) -> Iterator[LogRecord | None]:
+    """What comes after `position` in the first file, and in all younger ones; None where some are lost."""
     rest = b""
     while True:
         ending = not follow or over()  # asked before the read, so that nothing written earlier is missed
@@ -103,6 +121,8 @@ def _records(
                     yield record
         if files.forward():
             position, rest = 0, b""
+            if files.after_gap():
+                yield None
         elif follow and files.find_younger():
             continue  # to what was written before the rotation
         elif ending:
@@ -114,9 +134,13 @@ def _records(
 class _Files:
     """Those of one log, open; the oldest is the one being read. A rotation only renames them."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, follow: bool) -> None:
+        self._path, self._follow = path, follow
+        self._gaps: set[int] = set()
         self._open = self._look()
+        while not self._hold():  # deleted before it could be held: it was not the youngest any more
+            self.close()
+            self._open = self._look()
 
     def read(self, position: int, limit: Limit) -> bytes:
         if not self._open:
@@ -129,7 +153,11 @@ class _Files:
         """On to the next younger file, when one is known."""
         if len(self._open) < 2:
             return False
-        os.close(self._open.pop(0))
+        left = self._open.pop(0)
+        self._gaps.discard(left)
+        os.close(left)
+        if self._follow and len(self._open) == 1:
+            let_go(self._path)
         return True
 
     def find_younger(self) -> bool:
@@ -138,19 +166,53 @@ class _Files:
             youngest = os.stat(self._path)
         except FileNotFoundError:  # none yet, in the middle of a rotation, or removed
             return False
-        if self._open and os.path.samestat(youngest, os.fstat(self._open[-1])):
-            return False
-        now = self._look()
         if not self._open:
-            self._open = now
-            return bool(now)
-        own = self._open[-1]
-        places = [place for place, fd in enumerate(now) if os.path.sameopenfile(own, fd)]
-        known = places[-1] + 1 if places else 0  # none: it is deleted already, and all of them are younger
-        for fd in now[:known]:
+            self._open = self._look()
+            self._hold()
+            return bool(self._open)
+        own = os.fstat(self._open[-1])
+        if os.path.samestat(youngest, own):
+            return False
+        fresh = self._since(own.st_ino)
+        self._open += fresh
+        if fresh:
+            self._hold()
+            fcntl.flock(self._open[-1 - len(fresh)], fcntl.LOCK_UN)
+        return bool(fresh)
+
+    def _since(self, own: int) -> list[int]:
+        """Those that are younger than the file with that inode, oldest first: of many the next ones."""
+        chain = self._look()
+        inodes = [os.fstat(fd).st_ino for fd in chain]
+        if own in inodes:
+            known, held = inodes.index(own) + 1, []
+        else:
+            aside = [(name, inode) for name, inode in retired(self._path) if inode not in inodes]
+            places = [place for place, (_, inode) in enumerate(aside) if inode == own]
+            if not places:  # somebody else has deleted it
+                self._gaps.update(chain[:1])
+            held = [name for name, _ in (aside[places[0] + 1 :] if places else aside)]
+            known = len(chain) if len(held) > _OPEN_AHEAD else 0
+        for fd in chain[:known]:
             os.close(fd)
-        self._open += now[known:]
-        return len(now) > known
+        opened = _open_all(held[:_OPEN_AHEAD])
+        self._gaps.update(fd for fd in opened if os.fstat(fd).st_size == 0)
+        return [*opened, *chain[known:]]
+
+    def _hold(self) -> bool:
+        """From now on no younger file than the youngest of these is deleted, as far as there is room. False
+        when this one has been, already."""
+        if not self._follow or not self._open:
+            return True
+        try:
+            fcntl.flock(self._open[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:  # it is being deleted
+            return False
+        return os.fstat(self._open[-1]).st_nlink > 0
+
+    def after_gap(self) -> bool:
+        """Whether files have been deleted before the one that is read now."""
+        return self._open[0] in self._gaps
 
     def last_lines(self, count: int, wanted: Callable[[LogRecord], bool]) -> tuple[list[LogRecord], int]:
         """The records of the last `count` lines; and the position in the youngest file after them, which is
@@ -184,6 +246,8 @@ class _Files:
         for fd in self._open:
             os.close(fd)
         self._open.clear()
+        if self._follow:
+            let_go(self._path)
 
     def _look(self) -> list[int]:
         """All that there are, oldest first. Looked for from the youngest on, the way that a rotation moves
@@ -219,6 +283,49 @@ def _lines_backwards(fd: int, end: int) -> Iterator[bytes]:
 
 def rotated(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
+
+
+def retired(path: Path) -> list[tuple[Path, int]]:
+    """The files that are kept aside for followers, oldest first, each with its inode."""
+    prefix = f"{path.name}.held-"
+    try:
+        with os.scandir(path.parent) as entries:
+            found = [(entry.name, entry.inode()) for entry in entries if entry.name.startswith(prefix)]
+    except FileNotFoundError:
+        return []
+    return [(path.with_name(name), inode) for name, inode in sorted(found)]
+
+
+def held_name(path: Path, sequence: int) -> Path:
+    return path.with_name(f"{path.name}.held-{sequence:012d}")
+
+
+def let_go(path: Path) -> None:
+    """Delete what was kept aside and nobody needs any more."""
+    for name, _ in retired(path):
+        if not delete_unheld(name):
+            return
+
+
+def delete_unheld(name: Path) -> bool:
+    """False when a follower holds it; true also when it is gone already."""
+    try:
+        with open(name, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            name.unlink()
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def _open_all(names: Iterable[Path]) -> list[int]:
+    opened = []
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
+    return opened
 
 
 def ending(stream: Stream, *, partial: bool = False) -> str:

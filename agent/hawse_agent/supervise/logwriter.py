@@ -10,10 +10,12 @@ counts both.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -75,6 +77,7 @@ class LogWriter:
         """Bytes of output that are not in the log."""
         self._fd = -1
         self._size = 0
+        self._held: Held | None = None
         if config.driver != "none":
             self._open()
 
@@ -235,15 +238,76 @@ class LogWriter:
             fresh = os.open(beside, _FLAGS | os.O_TRUNC, 0o640)
         except OSError:  # a full disk: it goes on in the file that is open, and is tried again
             return
-        for number in range(keep - 1, 0, -1):
-            older = logs.rotated(path, number)
-            if older.exists():
-                older.rename(logs.rotated(path, number + 1))
-        if keep:
-            path.rename(logs.rotated(path, 1))
-        os.rename(beside, path)
+        if self._held is None:  # most logs are never rotated
+            self._held = Held(path)
+        with self._held.retiring(logs.rotated(path, keep) if keep else path):
+            for number in range(keep - 1, 0, -1):
+                older = logs.rotated(path, number)
+                if older.exists():
+                    older.rename(logs.rotated(path, number + 1))
+            if keep:
+                path.rename(logs.rotated(path, 1))
+            os.rename(beside, path)
         os.close(self._fd)
         self._fd, self._size = fresh, 0
+
+
+class Held:
+    """What is kept aside for followers who are behind."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files: deque[tuple[Path, int]] = deque()
+        """Oldest first, with sizes."""
+        self._bytes = 0
+        self._sequence = 0
+        for name, _ in logs.retired(path):  # of an earlier run
+            self._keep(name)
+            self._sequence = int(name.name.rpartition("-")[2])
+
+    @contextlib.contextmanager
+    def retiring(self, name: Path) -> Iterator[None]:
+        """The file of that name may be replaced in the block. A follower that needs it finds it aside; one
+        that comes now finds it locked."""
+        self._let_go()
+        try:
+            file = open(name, "rb")  # noqa: SIM115 closed below
+        except FileNotFoundError:
+            yield
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                followed = False
+            except BlockingIOError:
+                followed = True
+            if followed or self._files:
+                self._put_aside(name, os.fstat(file.fileno()).st_size)
+            yield
+
+    def _put_aside(self, name: Path, size: int) -> None:
+        """Or, where there is no room, an empty file that says so to who gets there."""
+        room = len(self._files) < logs.MOST_HELD and self._bytes + size <= logs.MOST_BYTES_HELD
+        if not room and self._files and self._files[-1][1] == 0:
+            return
+        self._sequence += 1
+        aside = logs.held_name(self._path, self._sequence)
+        if room:
+            name.rename(aside)
+        else:
+            os.close(os.open(aside, _FLAGS, 0o640))
+        self._keep(aside)
+
+    def _let_go(self) -> None:
+        """Delete what nobody needs any more."""
+        while self._files and logs.delete_unheld(self._files[0][0]):
+            self._bytes -= self._files.popleft()[1]
+
+    def _keep(self, name: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # a follower was the last to need it
+            size = name.stat().st_size
+            self._files.append((name, size))
+            self._bytes += size
 
 
 class PlainDisk:

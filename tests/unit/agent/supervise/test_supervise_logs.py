@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -379,3 +380,79 @@ def test_the_kernel_waits_for_the_disk(path: Path) -> None:
     assert (received, writer.dropped) == (21, 0)
     writer.close()
     os.close(reader)
+
+
+# -- followers who are behind -----------------------------------------------------------------------
+
+
+def numbers(writer: LogWriter, first: int, last: int) -> None:
+    for number in range(first, last):
+        writer.write("stdout", b"%d\n" % number)
+
+
+def aside(path: Path) -> int:
+    return len(logs.retired(path))
+
+
+@pytest.mark.parametrize("files", [1, 2, 3])
+def test_what_a_follower_has_not_read_is_kept_for_it(path: Path, files: int) -> None:
+    """However fast the log is rotated; and no longer than it is needed."""
+    writer = new_writer(path, LogConfig(max_size=300, max_files=files))
+    numbers(writer, 0, 2)
+    over = False
+    follower = logs.read(path, follow=True, stop=lambda: over)
+    seen = [int(next(follower).data) for _ in range(2)]
+    numbers(writer, 2, 2000)
+    assert aside(path) > 400  # more than are opened at once
+    seen += [int(next(follower).data) for _ in range(1500)]
+    numbers(writer, 2000, 2100)
+    assert aside(path) < 400
+    over = True
+    seen += [int(record.data) for record in follower]
+    assert seen == list(range(2100))
+    assert aside(path) == 0
+    end(writer)
+
+
+def test_two_followers_and_the_next_run(path: Path) -> None:
+    """What one needs is kept when the other has read it, and by a writer that comes later."""
+    config = LogConfig(max_size=300, max_files=2)
+    writer = new_writer(path, config)
+    numbers(writer, 0, 2)
+    slow, quick = (logs.read(path, follow=True, stop=lambda: True) for _ in range(2))
+    assert next(slow).data == next(quick).data == b"0\n"
+    numbers(writer, 2, 100)
+    assert [int(record.data) for record in quick] == list(range(1, 100))
+    end(writer)
+    writer = new_writer(path, config)
+    numbers(writer, 100, 200)
+    assert aside(path) > 30
+    assert [int(record.data) for record in slow] == list(range(1, 200))
+    assert aside(path) == 0
+    end(writer)
+
+
+def test_what_cannot_be_kept_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MOST_BYTES_HELD", 3000)
+    writer = new_writer(path, LogConfig(max_size=300, max_files=2))
+    numbers(writer, 0, 2)
+    over = False
+    follower = logs.read(path, follow=True, stop=lambda: over)
+    assert next(follower).data == b"0\n"
+    numbers(writer, 2, 1000)
+    assert aside(path) <= 11
+    assert next(follower).data == b"1\n"
+    seen = [next(follower).data.decode().rstrip() for _ in range(30)]
+    numbers(writer, 1000, 1100)
+    over = True
+    seen += [record.data.decode().rstrip() for record in follower]
+    end(writer)
+    gaps = [place for place, text in enumerate(seen) if not text.isdigit()]
+    assert {seen[gap] for gap in gaps} == {
+        "hawse-agent: lines are missing here: the log was rotated faster than it was read"
+    }
+    said = [int(text) for text in seen if text.isdigit()]
+    jumps = [place for place, (one, next_one) in enumerate(pairwise(said)) if next_one != one + 1]
+    assert gaps == [place + 1 + earlier for earlier, place in enumerate(jumps)] and 0 < len(gaps) < 3
+    assert (said[0], said[-1]) == (2, 1099) and said == sorted(said) and jumps[0] > 30
+    assert aside(path) == 0
