@@ -20,6 +20,12 @@ class Fake(Serving):
     ranges: bool = True
     cuts: int = 0
     """So many downloads of a large blob end after a third of what is asked for."""
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    """By path."""
+    upload_cuts: int = 0
+    """So many uploads end after a third of what is sent."""
+    mountable: tuple[str, ...] = ()
+    """Digests that it takes over from anywhere."""
     lost: bool = False
     """What is asked for from its middle on is not there any more."""
     redirect_to: str = ""
@@ -74,12 +80,60 @@ class FakeHandler(Handler):
                 self.answer(404, json.dumps(body).encode())
             else:
                 self.answer(200, data, {"Content-Type": "application/json"})
+        elif path.path in fake.uploads:
+            here = len(fake.uploads[path.path])
+            self.answer(204, b"", {"Location": path.path, "Range": f"0-{here - 1}"})
         elif fake.redirect_to:
             self.answer(307, b"", {"Location": f"{fake.redirect_to}{self.path}"})
         elif "/blobs/" in path.path:
             self.blob(path.path.rpartition("/")[2])
         else:
             self.answer(200, b"{}")
+
+    def do_POST(self) -> None:
+        self.note()
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+        if query.get("mount", [""])[0] in self.serving.mountable:
+            self.serving.blobs[query["mount"][0]] = b"mounted"
+            self.answer(201)
+            return
+        number = len(self.serving.uploads)
+        self.serving.uploads[f"/uploads/{number}"] = b""
+        self.answer(202, b"", {"Location": f"/uploads/{number}"})
+
+    def do_PATCH(self) -> None:
+        self.note()
+        fake, length = self.serving, int(self.headers["Content-Length"])
+        if fake.upload_cuts:
+            fake.upload_cuts -= 1
+            fake.uploads[self.path] += self.rfile.read(length // 3)
+            self.close_connection = True
+            return
+        fake.uploads[self.path] += self.rfile.read(length)
+        self.answer(202, b"", {"Location": self.path})
+
+    def do_PUT(self) -> None:
+        self.note()
+        path, _, query = self.path.partition("?")
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if "/manifests/" in path:
+            self.serving.documents[path.rpartition("/")[2]] = data
+        else:
+            [digest] = urllib.parse.parse_qs(query)["digest"]
+            self.serving.blobs[digest] = self.serving.uploads.pop(path) + data
+        self.answer(201)
+
+    def do_DELETE(self) -> None:
+        self.note()
+        del self.serving.uploads[self.path]
+        self.answer(204)
+
+    def do_HEAD(self) -> None:
+        self.note()
+        data = self.serving.blobs.get(self.path.rpartition("/")[2])
+        self.send_response(404 if data is None else 200)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
 
     def token(self, query: str) -> None:
         authorization = self.headers.get("Authorization", "")

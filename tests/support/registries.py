@@ -338,6 +338,9 @@ class _FaultHandler(Handler):
             if self.headers.get("Transfer-Encoding") == "chunked":
                 raise AssertionError("not needed so far")
             cut = concerned and faults.cuts > 0 and length > faults.cut_after
+            if concerned and faults.gate is not None and length and self.command != "GET":
+                faults.reached.set()
+                faults.gate.wait(20)
             left = faults.cut_after if cut else length
             while left and (piece := self.rfile.read(min(left, 1 << 16))):
                 upstream.sendall(piece)

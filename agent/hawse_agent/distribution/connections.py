@@ -147,7 +147,8 @@ class Connections:
     def _answered(
         self, method: str, target: urllib.parse.SplitResult, headers: Mapping[str, str], body: Body | None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """A kept connection may have been closed by the other side meanwhile: then a new one is tried."""
+        """A kept connection may have been closed by the other side meanwhile: then a new one is tried, for
+        what may be asked twice."""
         while True:
             connection, fresh = self._connection(target)
             try:
@@ -155,7 +156,8 @@ class Connections:
             except BaseException as error:
                 self._returned(connection, target, reusable=False)
                 self.cancel.check()
-                if fresh or not isinstance(error, ConnectionError | http.client.BadStatusLine):
+                closed = isinstance(error, ConnectionError | http.client.BadStatusLine)
+                if fresh or not closed or method not in ("GET", "HEAD"):
                     raise
 
     def _sent(

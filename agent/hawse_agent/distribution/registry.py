@@ -359,8 +359,11 @@ class Repository:
         while True:
             try:
                 if cut:
+                    before = offset
                     where, offset = self._resumed(where)
-                self._finish(self._patch(where, blob, offset, patience), blob.digest())
+                    if offset > before:  # a registry that lets it begin anew again and again is given up
+                        patience.progressed()
+                self._finish(self._patch(where, blob, offset), blob.digest())
                 return
             except (Refused, *Transient) as error:
                 cut = True
@@ -381,21 +384,17 @@ class Repository:
 
         self._tried(put, tag_or_digest)
 
-    def _patch(self, where: str, blob: Upload, offset: int, patience: Patience) -> str:
+    def _patch(self, where: str, blob: Upload, offset: int) -> str:
         """All that follows `offset`; gives the next location."""
-
-        def pieces() -> Iterator[bytes]:
-            for piece in blob.open(offset):
-                yield piece
-                patience.progressed()
-
         headers = {"Content-Type": "application/octet-stream"}
         left = None if blob.size is None else blob.size - offset
         if offset and left:
             headers["Content-Range"] = f"{offset}-{offset + left - 1}"
         if left == 0:
             return where
-        with self._origin.request("PATCH", where, headers, Body(open=pieces, size=left)) as response:
+        with self._origin.request(
+            "PATCH", where, headers, Body(open=lambda: blob.open(offset), size=left)
+        ) as response:
             response.read(MAX_JSON)
             return _location(response)
 

@@ -20,7 +20,7 @@ from hawse_agent.distribution.cancel import Cancel, Stopped
 from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.documents import sha256
 from hawse_agent.distribution.manifest import Descriptor
-from hawse_agent.distribution.registry import Client, Repository
+from hawse_agent.distribution.registry import Client, Repository, Upload
 from hawse_agent.distribution.search import search
 from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.errors import HostRefused, NotFound, ProtocolError, Unauthorized
@@ -317,3 +317,32 @@ def test_what_is_not_there(serve: Start) -> None:
         with pytest.raises(ProtocolError, match="instead of"):
             fake.documents["sha256:" + "0" * 64] = MANIFEST
             opened.manifest("sha256:" + "0" * 64)
+
+
+# -- uploads --------------------------------------------------------------------------------------
+
+
+def an_upload() -> Upload:
+    return Upload(open=lambda offset: iter([BLOB[offset:]]), size=len(BLOB), digest=lambda: DESCRIPTOR.digest)
+
+
+def test_an_upload_that_is_cut_goes_on_where_it_stopped(serve: Start) -> None:
+    fake = serve(Fake(upload_cuts=7))
+    with repository(fake) as opened:
+        opened.upload(an_upload())
+    assert fake.blobs == {DESCRIPTOR.digest: BLOB} and fake.uploads == {}
+    sent = [headers.get("content-range", "") for method, _, headers in fake.requests if method == "PATCH"]
+    assert sent[0] == "" and sent[1] == f"{len(BLOB) // 3}-{len(BLOB) - 1}"
+    assert len(fake.uploads) == 0 and len([None for method, _, _ in fake.requests if method == "POST"]) == 1
+
+
+def test_a_blob_is_taken_over_from_another_repository(serve: Start) -> None:
+    fake = serve(Fake(mountable=(DESCRIPTOR.digest,)))
+    with repository(fake) as opened:
+        assert opened.blob_size(DESCRIPTOR.digest) is None
+        assert opened.begin_upload(DESCRIPTOR.digest, "team/base") is None
+        assert opened.blob_size(DESCRIPTOR.digest) is not None
+        location = opened.begin_upload("sha256:" + "0" * 64, "team/base")
+        assert location is not None
+        opened.abandon_upload(location)
+    assert fake.uploads == {} and "from=team%2Fbase" in fake.paths[1]
