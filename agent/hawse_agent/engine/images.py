@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -40,7 +42,9 @@ class Images:
         self._pushes = Pushes(registries, store)
         self._events = events
         self._containers = containers
+        self._lending = threading.Lock()
         self._lent: dict[str, Image] = {}
+        self._borrowers: Counter[str] = Counter()
 
     def get(self, name: str) -> Image:
         """By reference, id or unique id prefix; raises NotFound."""
@@ -51,11 +55,16 @@ class Images:
     def lent(self, image: Image) -> Iterator[None]:
         """While the block runs, containers can be made of an image that the store does not have, by its id:
         what a build has come to. Its layers must be held."""
-        self._lent[image.id] = image
+        with self._lending:
+            self._lent[image.id] = image
+            self._borrowers[image.id] += 1
         try:
             yield
         finally:
-            del self._lent[image.id]
+            with self._lending:
+                self._borrowers[image.id] -= 1
+                if not self._borrowers[image.id]:
+                    del self._lent[image.id]
 
     def using(self, name: str) -> AbstractContextManager[Image]:
         """The image, which nobody removes while the block runs; raises NotFound."""

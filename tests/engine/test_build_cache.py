@@ -1,0 +1,217 @@
+"""The cache of builds: what hits and what does not, how it is measured, pruned and shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import busybox, isolation
+from tests.support.agent import BUSYBOX, AgentUnderTest
+from tests.support.builds import FROM, Project
+
+pytestmark = [
+    pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
+    pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
+    pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI"),
+]
+
+CACHED = " ---> Using cache\n"
+
+
+@pytest.fixture
+def project(agent: AgentUnderTest, tmp_path: Path) -> Iterator[Project]:
+    directory = tmp_path / "context"
+    directory.mkdir()
+    project = Project(agent, directory)
+    yield project
+    project.clear()
+
+
+def cached(project: Project, dockerfile: str, *words: str) -> list[bool]:
+    """Of each step after FROM."""
+    said = project.build(dockerfile, *words)
+    return [CACHED in step for step in said.split("\nStep ")[2:]]
+
+
+def events(project: Project, since: float) -> list[Any]:
+    until = time.time()
+    found = project.agent.client.api.events(since=since, until=until, decode=True)
+    return [event["Action"] for event in found if event["Type"] == "container"]
+
+
+def test_ten_cached_steps_start_no_container_and_give_the_same_image(project: Project) -> None:
+    project.write({f"f{number}": str(number) for number in range(3)})
+    dockerfile = (
+        FROM + "RUN echo a > /a\nENV A=1\nWORKDIR /w\nCOPY f0 .\nRUN echo b > /b\nCOPY f1 f2 ./\nLABEL l=1\n"
+        'RUN true\nUSER bob\nCMD ["true"]\n'
+    )
+    assert cached(project, dockerfile, "-t", "t") == 10 * [False]
+    image = project.agent.client.images.get("t").id
+    project.agent.restart()
+    begun = time.time()
+    assert cached(project, dockerfile, "-t", "u") == 10 * [True]
+    assert events(project, begun) == []
+    assert project.agent.client.images.get("u").id == image
+
+
+def test_content_counts_and_times_do_not(project: Project) -> None:
+    project.write({"d/f": "same", "run": "#!"})
+    dockerfile = FROM + "COPY d /d\nCOPY run /run\nRUN true\n"
+    assert cached(project, dockerfile) == [False] * 3
+    for name in ("d/f", "run"):  # as a fresh clone would have them
+        os.utime(project.directory / name, (1, 1))
+    assert cached(project, dockerfile) == [True] * 3
+    os.chmod(project.directory / "run", 0o755)
+    assert cached(project, dockerfile) == [True, False, False]
+    project.write({"d/f": "other"})
+    assert cached(project, dockerfile)[0] is False
+
+
+def test_a_setting_does_not_make_what_it_is_not_about_run_again(project: Project) -> None:
+    assert cached(project, FROM + "LABEL v=1\nRUN echo > /a\nCOPY Dockerfile /d\n")[1] is False
+    assert cached(project, FROM + "LABEL v=2\nRUN echo > /a\n") == [False, True]
+    assert cached(project, FROM + "ENV v=2\nRUN echo > /a\n") == [False, False]
+    assert cached(project, FROM + "USER bob\nRUN true\n") == [False, False]
+
+
+def test_arguments_count_once_they_are_declared(project: Project) -> None:
+    dockerfile = FROM + "RUN echo > /before\nARG X\nRUN echo > /after\n"
+    cached(project, dockerfile, "--build-arg", "X=1")
+    assert cached(project, dockerfile, "--build-arg", "X=2") == [True, False, False]
+    assert cached(project, dockerfile, "--build-arg", "X=1", "--build-arg", "HTTP_PROXY=p") == [True] * 3
+
+
+def test_no_cache_runs_again_and_counts_from_then_on(project: Project) -> None:
+    dockerfile = FROM + "RUN cat /proc/sys/kernel/random/uuid > /u\nRUN cp /u /v\n"
+    cached(project, dockerfile)
+    assert cached(project, dockerfile, "--no-cache", "-t", "t") == [False, False]
+    assert cached(project, dockerfile, "-t", "u") == [True, True]
+    assert project.agent.client.images.get("t").id == project.agent.client.images.get("u").id
+    one, other = project.run("t", "cat", "/u", "/v").split()
+    assert one == other
+
+
+def test_a_step_on_another_layer_is_another_step(project: Project) -> None:
+    """What ran on the layer of before is not taken for one that came with --no-cache."""
+    first = FROM + "RUN cat /proc/sys/kernel/random/uuid > /u\n"
+    cached(project, first + "RUN cp /u /v\n")
+    cached(project, first, "--no-cache")
+    assert cached(project, first + "RUN cp /u /v\n", "-t", "t") == [True, False]
+    one, other = project.run("t", "cat", "/u", "/v").split()
+    assert one == other
+
+
+def test_stages_are_found_by_what_is_in_them(project: Project) -> None:
+    dockerfile = "FROM busybox:test AS a\nRUN echo same > /f\n" + FROM + "COPY --from=a /f /g\nRUN cat /g\n"
+    cached(project, dockerfile)
+    said = project.build(dockerfile)
+    assert said.count(CACHED) == 3
+    said = project.build(dockerfile.replace("echo same", "printf 'same\\n'"))
+    assert said.count(CACHED) == 2  # another step, but the same file
+
+
+def test_what_the_cache_holds_outlives_its_image_and_is_pruned(project: Project) -> None:
+    layers = project.agent.root / "lib/layers"
+    before = set(os.listdir(layers))
+    project.build(FROM + "RUN echo > /a\nRUN echo > /b\n", "-t", "t")
+    assert len(set(os.listdir(layers)) - before) == 2
+    project.agent.client.images.remove("t")
+    assert cached(project, FROM + "RUN echo > /a\n") == [True]
+    usage = project.agent.client.df()["BuildCache"]
+    assert sorted((one["Description"], one["UsageCount"], one["Shared"]) for one in usage) == [
+        ("RUN echo > /a", 1, True),
+        ("RUN echo > /b", 0, False),
+    ]
+    project.agent.client.images.prune()
+    said = project.agent.docker("builder", "prune", "-f").stdout
+    assert "Total reclaimed space: 2B" in said
+    assert set(os.listdir(layers)) == before
+    assert project.agent.client.df()["BuildCache"] == []
+
+
+def test_prune_keeps_what_was_used_last(project: Project) -> None:
+    for number in range(3):
+        project.build(FROM + f"RUN dd if=/dev/zero of=/f{number} bs=1k count=10 2>/dev/null\n", "-t", "t")
+    project.agent.client.images.remove("t", force=True)
+    project.agent.client.images.prune()
+    api = project.agent.client.api
+    assert api.prune_builds(keep_storage=25000, all=True)["SpaceReclaimed"] == 10240
+    assert [one["Description"][:32] for one in api.df()["BuildCache"]] == [
+        f"RUN dd if=/dev/zero of=/f{number} b" for number in (1, 2)
+    ]
+    assert api.prune_builds(filters={"until": "1h"}, all=True)["SpaceReclaimed"] == 0
+    identity = api.df()["BuildCache"][0]["ID"]
+    assert api.prune_builds(filters={"id": identity}, all=True)["SpaceReclaimed"] == 10240
+
+
+def test_cache_mounts_are_measured_and_pruned(project: Project) -> None:
+    project.build(
+        FROM + "RUN --mount=type=cache,target=/c dd if=/dev/zero of=/c/f bs=1k count=100 2>/dev/null\n"
+    )
+    usage = [one for one in project.agent.client.df()["BuildCache"] if one["Type"] == "exec.cachemount"]
+    assert [(one["Description"], one["Size"] > 100_000) for one in usage] == [("cache mount /c", True)]
+    project.agent.docker("builder", "prune", "-f", "--filter", "type=exec.cachemount")
+    assert os.listdir(project.agent.root / "lib/caches") == []
+    assert len(project.agent.client.df()["BuildCache"]) == 1
+
+
+def test_builds_side_by_side(project: Project) -> None:
+    """Of the same file, while the cache is pruned and the base image is taken away."""
+    dockerfile = FROM + "RUN sleep 0.2; echo a > /a\nCOPY Dockerfile /d\nRUN sleep 0.2; cat /a /d > /b\n"
+    project.write({"Dockerfile": dockerfile})
+    base = project.agent.client.images.get(BUSYBOX)
+    base.tag("kept")
+    ended = threading.Event()
+
+    def disturb() -> None:
+        while not ended.is_set():
+            project.agent.client.api.prune_builds(all=True)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    builds = [
+        subprocess.Popen(
+            ["docker", "build", "-q", "-t", f"t{number}", str(project.directory)],
+            env=project.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    try:
+        assert [(one.wait(60), one.stderr and one.stderr.read()[-300:]) for one in builds][0][0] == 0
+        assert [one.returncode for one in builds] == [0, 0, 0]
+    finally:
+        ended.set()
+        thread.join()
+    assert project.run("t2", "cat", "/b") == "a\n" + dockerfile
+
+
+def test_the_base_may_go_while_a_build_runs(project: Project) -> None:
+    project.agent.client.images.get(BUSYBOX).tag("base:1")
+    project.build(FROM + "RUN echo > /x\n", "-t", "base:2")
+    project.write({"Dockerfile": "FROM base:2\nRUN sleep 0.5\nRUN ls /x > /y\n"})
+    build = subprocess.Popen(
+        ["docker", "build", "-t", "t", str(project.directory)],
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert build.stdout is not None
+    for line in build.stdout:
+        if "Running in" in line:
+            break
+    project.agent.client.images.remove("base:2", force=True)
+    project.agent.client.api.prune_builds(all=True)
+    rest = build.stdout.read()
+    assert build.wait(30) == 0, rest
+    assert project.run("t", "cat", "/y") == "/x\n"
