@@ -1,4 +1,4 @@
-"""Places where a test makes a process fail: one before each step of create, start, stop and remove.
+"""Places where a test makes a process fail: one before each step of create, start, stop, remove and build.
 
     reach("start: lease")      # stands directly before the step
 
@@ -46,6 +46,10 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "image": ("unpack", "rename", "sync", "record", "names"),
     "layer": ("blob", "rename"),
     "rmi": ("names", "record", "blobs", "layers", "files"),
+    "build": (
+        *("context", "begin", "cache mount", "run", "take", "layer"),
+        *("keep layers", "keep steps", "image", "tag"),
+    ),
     # The shim's, from its birth to its end.
     "shim": (
         *(

@@ -22,6 +22,8 @@ OPERATIONS = {
         "_stop": ("_save", "_ask_to_end", "live.wait"),
         "_remove": ("_save", "_networks", "_forget_run", "_remove_tree", "_volumes", "_state"),
     },
+    "engine/builds.py": {"_image": ("_images.add",)},
+    "build/cache.py": {"save": ("put_build_steps",), "_keep_layers": ("keep_layers",)},
     "supervise/client.py": {"start": ("configure_network", "before_run")},
     "supervise/shim.py": {
         "_listen": ("mkdir",),

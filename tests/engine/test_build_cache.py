@@ -84,7 +84,7 @@ def test_a_setting_does_not_make_what_it_is_not_about_run_again(project: Project
 def test_arguments_count_once_they_are_declared(project: Project) -> None:
     dockerfile = FROM + "RUN echo > /before\nARG X\nRUN echo > /after\n"
     cached(project, dockerfile, "--build-arg", "X=1")
-    assert cached(project, dockerfile, "--build-arg", "X=2") == [True, False, False]
+    assert cached(project, dockerfile, "--build-arg", "X=2") == [True, True, False]
     assert cached(project, dockerfile, "--build-arg", "X=1", "--build-arg", "HTTP_PROXY=p") == [True] * 3
 
 
@@ -143,8 +143,8 @@ def test_prune_keeps_what_was_used_last(project: Project) -> None:
     project.agent.client.images.prune()
     api = project.agent.client.api
     assert api.prune_builds(keep_storage=25000, all=True)["SpaceReclaimed"] == 10240
-    assert [one["Description"][:32] for one in api.df()["BuildCache"]] == [
-        f"RUN dd if=/dev/zero of=/f{number} b" for number in (1, 2)
+    assert [one["Description"][:26] for one in api.df()["BuildCache"]] == [
+        f"RUN dd if=/dev/zero of=/f{number}" for number in (1, 2)
     ]
     assert api.prune_builds(filters={"until": "1h"}, all=True)["SpaceReclaimed"] == 0
     identity = api.df()["BuildCache"][0]["ID"]
@@ -187,8 +187,8 @@ def test_builds_side_by_side(project: Project) -> None:
         for number in range(3)
     ]
     try:
-        assert [(one.wait(60), one.stderr and one.stderr.read()[-300:]) for one in builds][0][0] == 0
-        assert [one.returncode for one in builds] == [0, 0, 0]
+        for one in builds:
+            assert one.wait(60) == 0, one.stderr and one.stderr.read()
     finally:
         ended.set()
         thread.join()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from hawse_agent.failpoints import reach
 from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Layer
 from hawse_agent.images.store import ImageStore
@@ -94,6 +95,8 @@ class BuildCache:
             record = codec.loads(CacheRecord, document)
             if not record.diff_id or record.diff_id in self._layers:
                 self._records[found] = record
+        with self._lock:
+            self._keep_layers()  # a daemon may have been killed between layers and records
 
     def find(self, wanted: str, hold: Hold) -> Step | None:
         """The layer is held then: a prune meanwhile does no harm."""
@@ -128,8 +131,11 @@ class BuildCache:
     def save(self) -> None:
         """Layers first: a record whose layer nobody keeps would be none."""
         with self._lock:
+            if not self._unsaved:
+                return
             unsaved = [(one, codec.dumps(self._records[one])) for one in self._unsaved]
             self._keep_layers()
+            reach("build: keep steps")
             self._table.put_build_steps(unsaved)
             self._unsaved.clear()
 
@@ -170,6 +176,7 @@ class BuildCache:
         wanted = {record.diff_id for record in self._records.values()}
         kept = {diff_id: layer for diff_id, layer in self._layers.items() if diff_id in wanted}
         if self._kept != kept.keys():
+            reach("build: keep layers")
             self._store.keep_layers(_HOLDER, kept.values())
             self._kept = frozenset(kept)
         self._layers = kept

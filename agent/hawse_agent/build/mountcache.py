@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from hawse_agent.build.cache import Usage
+from hawse_agent.failpoints import reach
 from hawse_agent.linux import files, tree
 from hawse_agent.spec import codec
 
@@ -119,6 +120,7 @@ class MountCaches:
             try:
                 (fresh / "data").mkdir(mode=0o755, parents=True)
                 fill(fresh / "data")
+                reach("build: cache mount")
                 _write(fresh, _About(id=identity, made=time.time()))
                 os.rename(fresh, path)
             except BaseException:

@@ -39,6 +39,7 @@ from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
 from hawse_agent.errors import HawseError, InputError, NotFound, NotSupported
+from hawse_agent.failpoints import reach
 from hawse_agent.images.blobs import disk
 from hawse_agent.images.compression import Readable
 from hawse_agent.images.image import Image
@@ -80,8 +81,9 @@ class Builds:
         for tag in options.tags:
             reference.parse(tag)
         _check_platform(options.platform)
-        with ExitStack() as stack:
+        with disk("build"), ExitStack() as stack:
             scratch = stack.enter_context(self._scratch())
+            reach("build: context")
             (scratch / "context").mkdir(mode=0o755)
             context = stack.enter_context(contexts.received(archive, scratch / "context"))
             name, text = context.dockerfile(options.dockerfile)
@@ -106,6 +108,7 @@ class Builds:
                 closing=stack,
             )
             stack.callback(self._cache.save)
+            reach("build: begin")
             return _Build(self._images, building, dockerfile, planned).run()
 
     def _check(self, planned: Plan, context: Context) -> None:
@@ -214,10 +217,12 @@ class _Build:
             self._finished[planned.index] = self._stage(planned, counter)
         if unused := self._plan.unused(self._dockerfile):
             building.say(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n")
+        building.cache.save()
         image_id = self._image(self._finished[self._plan.target.index].draft)
         building.tell({"aux": {"ID": image_id}})
         building.say(f"Successfully built {image_id[7:19]}\n")
         for tag in options.tags:
+            reach("build: tag")
             self._images.tag(image_id, tag)
             building.say(f"Successfully tagged {reference.familiar(tag)}\n")
         return image_id
@@ -294,6 +299,7 @@ class _Build:
             raise InputError("No image was generated. Is your Dockerfile empty?")
         if self._here(draft.id) is None:
             parent = draft.base.id if draft.base is not None else ""
+            reach("build: image")
             self._images.add(draft.encoded(), draft.layers, parent=parent)
         return draft.id
 

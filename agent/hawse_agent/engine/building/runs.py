@@ -26,6 +26,7 @@ from hawse_agent.build.scope import PREDEFINED
 from hawse_agent.build.words import heredoc_mark
 from hawse_agent.engine.building.surroundings import Building
 from hawse_agent.errors import HawseError, InputError, NotFound, StartFailed
+from hawse_agent.failpoints import reach
 from hawse_agent.images.image import Layer
 from hawse_agent.linux import tree
 from hawse_agent.runtime import view
@@ -113,6 +114,7 @@ class Runs:
             mounted = _Mounted()
             for wanted in self._instruction.mounts:
                 self._mount(wanted, mounted, stack)
+            reach("build: run")
             view_of = building.containers.create(self._spec(image.id, mounted), of_build=True)
             stack.callback(self._remove, view_of.id)
             building.say(f" ---> Running in {view_of.id[:12]}\n")
@@ -120,6 +122,7 @@ class Runs:
             if code:
                 raise self._failed(code)
             home = building.directory()
+            reach("build: take")
             building.containers.take_written(view_of.id, home / "upper")
         self._clean(home, [*(mount.target for mount in mounted.mounts), *_MOUNTED_OVER])
         building.say(f" ---> Removed intermediate container {view_of.id[:12]}\n")

@@ -18,6 +18,7 @@ from hawse_agent.build.options import BuildOptions
 from hawse_agent.engine.building.stopping import Stopping
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.images import Images
+from hawse_agent.failpoints import reach
 from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Layer
 from hawse_agent.linux import tree
@@ -93,4 +94,5 @@ class Building:
         """Of what was written; None if that is nothing. The directory is gone afterwards."""
         if not os.listdir(upper):
             return None
+        reach("build: layer")
         return self.images.store.add_layer(upper, self.hold, take=True)
