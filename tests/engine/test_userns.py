@@ -398,7 +398,13 @@ def test_docker_goes_on_with_it(agent: AgentUnderTest, shared: Path) -> None:
 def test_a_plan_has_it(agent: AgentUnderTest) -> None:
     """A stack's container gets it, keeps it, and is made anew to lose it."""
     labels = {LABEL_STACK: "shop", LABEL_SERVICE: "a"}
-    plain = ContainerSpec(name="shop-a-1", image=BUSYBOX, command=("sleep", "1000"), labels=labels)
+    plain = ContainerSpec(
+        name="shop-a-1",
+        image=BUSYBOX,
+        command=("sleep", "1000"),
+        labels=labels,
+        stop_signal="SIGKILL",
+    )
     mapped = dataclasses.replace(plain, userns_mode="auto")
     with socket_agent(agent.socket) as client:
         assert apply(client, mapped) == [("container", [])]

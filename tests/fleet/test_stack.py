@@ -121,7 +121,8 @@ def test_what_init_makes_can_be_played(
     with tarfile.open(tmp_path / "root.tar", "w") as tar:
         tar.add(busybox.make_layer(tmp_path / "layer"), ".")
     page = "/usr/share/nginx/html"
-    hawse.run("image", "import", str(tmp_path / "root.tar"), "httpd:1", "-c", f"CMD httpd -f -p 80 -h {page}")
+    run = ("-c", f"CMD httpd -f -p 80 -h {page}", "-c", "STOPSIGNAL SIGKILL")
+    hawse.run("image", "import", str(tmp_path / "root.tar"), "httpd:1", *run)
     hawse.run("init", "shop")
     hawse.write("shop/hosts.ini", "[web]\n" + hosts.inventory().splitlines()[0] + "\n[web:vars]\nport=8086\n")
     chosen = ("--project", "shop", "-i", "shop/hosts.ini", "-e", "image=httpd:1")
