@@ -26,7 +26,7 @@ VARIABLE = "HAWSE_FAILPOINTS"
 
 STEPS: Mapping[str, tuple[str, ...]] = {
     # By the operation; the daemon's.
-    "create": ("directory", "volumes", "populate", "ids", "record", "rename"),
+    "create": ("directory", "volumes", "populate", "ids", "copy", "record", "rename"),
     "start": (
         "sources",
         "ids",
@@ -39,6 +39,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
         "clients",
         "run",
         "watch",
+        "linked",
     ),
     "stop": ("record", "ask", "wait"),
     "remove": ("record", "lease", "run", "files", "volumes", "ids", "forget"),
@@ -56,10 +57,13 @@ STEPS: Mapping[str, tuple[str, ...]] = {
             "listen",
             "fork",
             "clone",
+            "tell the shim",
             "tell namespaces",
             "make the cgroup",
             "enter the cgroup",
+            "tell PID 1 of the cgroup",
             "await readiness",
+            "set limits",
         ),
         *(
             "go",
@@ -72,7 +76,8 @@ STEPS: Mapping[str, tuple[str, ...]] = {
             "drain",
             "remove the cgroup",
         ),
-        *("write exit", "tell exited", "restart", "clean up", "tell gone"),
+        *("write what comes next", "write exit", "tell exited", "restart", "tell restarted"),
+        *("clean up", "tell gone"),
     ),
 }
 

@@ -284,6 +284,7 @@ class Containers:
             reach("create: ids")
             if own_ids:
                 record = replace(record, ids=self._find_ids(record))
+            reach("create: copy")
             recordcopy.keep(record, fresh / self._paths.record_copy(record.id).name)
             reach("create: record")
             self._state.add_container(record)
@@ -776,6 +777,7 @@ class Containers:
         self._announce.started(record, lease.networks)
         reach("start: watch")
         self._watcher.add(record.id, started.watch, self._on_event)
+        reach("start: linked")
         self._tell_linked(record)
 
     def _write_config(self, record: ContainerRecord, config: RuntimeConfig) -> Path:

@@ -71,10 +71,12 @@ class Spawned:
             reach("shim: enter the cgroup")
             if self._config.ids is not None:  # it may not do so itself
                 self._cgroup.add(self.pid)
+            reach("shim: tell PID 1 of the cgroup")
             self._parent.cgroup()
             reach("shim: await readiness")
             ready = self._parent.wait_until_ready()
             self.console = ready.console
+            reach("shim: set limits")
             limits = identity.set_limits(self.pid, self._config.process)
         except BaseException:
             self.abort()

@@ -218,12 +218,7 @@ def start(
         reach("start: clients")
         before_run(ShimClient(Path(event["socket"])))
         reach("start: run")
-        for index in range(0, len(reserved), _MAX_DESCRIPTORS):
-            batch = reserved[index : index + _MAX_DESCRIPTORS]
-            last = index + _MAX_DESCRIPTORS >= len(reserved)
-            _send_line(connection, {"op": "run" if last else "hold"}, batch)
-        if not reserved:
-            _send_line(connection, {"op": "run"})
+        _let_run(connection, reserved)
         event = json.loads(_receive_line(connection))
         if event["event"] != "started":
             raise _start_failed(event)
@@ -363,6 +358,14 @@ class _Watched:
             self._callback(self._id, event)
         except Exception:
             traceback.print_exc()
+
+
+def _let_run(connection: socket.socket, reserved: Sequence[int]) -> None:
+    """With the sockets that the shim shall hold, as many at a time as a message may carry."""
+    batches = [reserved[at : at + _MAX_DESCRIPTORS] for at in range(0, len(reserved), _MAX_DESCRIPTORS)]
+    for batch in batches[:-1]:
+        _send_line(connection, {"op": "hold"}, batch)
+    _send_line(connection, {"op": "run"}, batches[-1] if batches else ())
 
 
 def _told_failure(connection: socket.socket) -> dict[str, Any] | None:

@@ -49,6 +49,7 @@ class Start:
         reach("shim: clone")
         spawned = create.spawn(config, self.stdio, self.netns, lifeline=end.lifeline)
         try:
+            reach("shim: tell the shim")
             end.spawned(spawned.pid, _there(spawned.pidfd, spawned.netns_fd))
             if self.daemon is not None:
                 reach("shim: tell namespaces")

@@ -363,6 +363,7 @@ class Shim:
 
     def _ended(self, exit_code: int) -> None:
         """PID 1 is gone, and with it what was in its PID namespace."""
+        reach("shim: ended")
         if self._deadline is not None:
             self._deadline.cancel()
         self._stop_health()
@@ -370,7 +371,6 @@ class Shim:
         oom = cgroup.oom_kills() > 0
         if self._config.pid_namespace != "new":
             cgroup.kill()
-        reach("shim: ended")
         if self._interrupted and exit_code == 128 + signal.SIGKILL:
             exit_code = 128 + signal.SIGINT
         self._interrupted = False
@@ -399,6 +399,7 @@ class Shim:
     def _next_run_or_leave(self) -> None:
         state = self._state
         again = restarts(self._config.restart, state.exit_code, state.restart_count, stopped=self._stopped)
+        reach("shim: write what comes next")
         if again:
             self._change(status="restarting")
         else:  # what `exit.json` says now, and the run directory is gone in a moment
@@ -421,11 +422,11 @@ class Shim:
 
     def _restart(self) -> None:
         self._restarting = None
+        reach("shim: restart")
         if os.access(self._config.exit_path, os.F_OK):
             os.unlink(self._config.exit_path)
         self._streams = self._new_streams()
         try:
-            reach("shim: restart")
             self._maker = self._make(self._restarted, self._not_restarted, first=False)
         except OSError as error:
             self._not_restarted(error)
@@ -433,6 +434,7 @@ class Shim:
     def _restarted(self, running: Running) -> None:
         count = self._state.restart_count + 1
         self._run(running, restart_count=count)
+        reach("shim: tell restarted")
         self._tell("restarted", pid=self._state.pid, started_at=self._state.started_at, restart_count=count)
 
     def _not_restarted(self, error: HawseError | OSError) -> None:
