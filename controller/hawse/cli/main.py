@@ -35,6 +35,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "ps": ("ps",),
     "images": ("images", "history", "tag", "rmi"),
     "registry": ("pull", "push", "search", "login", "logout"),
+    "build": ("build",),
     "archives": ("save", "load", "import", "commit"),
     "lifecycle": ("stop", "restart", "kill", "pause", "unpause", "wait", "rename", "rm"),
     "update": ("update",),

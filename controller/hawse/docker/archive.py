@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -80,12 +80,23 @@ def _absolute(path: str) -> str:
 def packed(source: Source, placement: Placement) -> Iterator[bytes]:
     """A tar of it, its entries named as the placement says."""
     top = "/".join(placement.renamed(source.base)) or "."
+    return tar_of(_walk(source.path.rstrip("/") or "/", top))
+
+
+def tar_of(
+    files: Iterable[tuple[str, str]], *, change: Callable[[tarfile.TarInfo], None] = lambda entry: None
+) -> Iterator[bytes]:
+    """A tar of files, each with its name in it; `change` may alter their entries."""
     seen: dict[tuple[int, int], str] = {}
-    for path, name in _walk(source.path.rstrip("/") or "/", top):
-        found = os.lstat(path)
-        info = _info(path, name, found)
+    for path, name in files:
+        try:
+            found = os.lstat(path)
+            info = _info(path, name, found)
+        except OSError as error:
+            raise HostRefused(f"{path}: {error.strerror}") from error
         if info is None:
             continue
+        change(info)
         if found.st_nlink > 1 and info.isreg():
             first = seen.setdefault((found.st_dev, found.st_ino), name)
             if first != name:

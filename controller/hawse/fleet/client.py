@@ -264,6 +264,11 @@ class AgentClient:
         with self.open("GET", f"/hawse/v1/blobs/{digest}", query=query) as response:
             yield response.chunks()
 
+    def image_layers(self, name: str) -> tuple[str, list[Json]]:
+        """An image's id, and its layers: mediaType, digest, size, diff_id."""
+        answer = _mapping(self.json("GET", f"/hawse/v1/images/{_quote(name)}/blobs"))
+        return str(answer["id"]), list(answer["layers"])
+
     def commit_image(self, manifest: str, references: Iterable[str]) -> str:
         """Unpacks and tags an image whose blobs are all there; gives its id."""
         body = {"manifest": manifest, "references": list(references)}
@@ -273,7 +278,7 @@ class AgentClient:
         """Docker's messages of a long work, as they come; the one that tells of an error is raised."""
         for line in self.stream_lines(method, path, silence=LONG, timeout=LONG, **options):
             if "error" in line:
-                raise HawseError(str(line["error"]))
+                raise _told(str(line["error"]), line.get("errorDetail") or {})
             yield line
 
     def pull_image(
@@ -409,6 +414,21 @@ class AgentClient:
 
     def exec_inspect(self, exec_id: str) -> Json:
         return _mapping(self.json("GET", f"{DOCKER}/exec/{_quote(exec_id)}/json"))
+
+
+class StepFailed(HawseError):
+    """A command of a build failed; `code` is its exit code."""
+
+    def __init__(self, message: str, *, code: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def _told(message: str, detail: Json) -> HawseError:
+    """The error at the end of a stream of messages."""
+    if detail.get("kind") == "RunFailed":
+        return StepFailed(message, code=int(detail.get("code") or 1), hint=str(detail.get("hint") or ""))
+    return from_wire({**detail, "message": message}) if "kind" in detail else HawseError(message)
 
 
 def container_path(name: str) -> str:

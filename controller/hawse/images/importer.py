@@ -185,6 +185,33 @@ class _Archive:
         return file
 
 
+class ZstdLayer:
+    """A plain layer that is packed into a blob while it comes."""
+
+    def __init__(self, writer: BlobWriter, plain: hashlib._Hash | None = None) -> None:
+        self._writer = writer
+        self._plain = plain or hashlib.sha256()
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+
+    def write(self, piece: bytes) -> None:
+        self._plain.update(piece)
+        self._writer.write(self._compressor.compress(piece))
+
+    def finish(self) -> None:
+        self._writer.write(self._compressor.flush())
+
+    @property
+    def diff_id(self) -> str:
+        return f"sha256:{self._plain.hexdigest()}"
+
+    def descriptor(self) -> dict[str, Any]:
+        return {
+            "mediaType": f"{_LAYER}+zstd",
+            "digest": self._writer.digest,
+            "size": self._writer.size,
+        }
+
+
 def _store_layer(store: ImageStore, file: IO[bytes]) -> _Layer:
     """Stores a layer's blob; the diff_id is the digest of the tar inside."""
     plain = hashlib.sha256()
@@ -199,11 +226,10 @@ def _store_layer(store: ImageStore, file: IO[bytes]) -> _Layer:
             _unpack(file, writer, plain, lambda: zlib.decompressobj(wbits=31))
         else:
             kind = f"{_LAYER}+zstd"
-            compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
+            packing = ZstdLayer(writer, plain)
             while piece := file.read(_PIECE):
-                plain.update(piece)
-                writer.write(compressor.compress(piece))
-            writer.write(compressor.flush())
+                packing.write(piece)
+            packing.finish()
     return _Layer(
         digest=writer.digest,
         size=writer.size,

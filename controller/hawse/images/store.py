@@ -109,6 +109,17 @@ class ImageStore:
         """What a stack says about its image; `NotFound` when it is not kept here."""
         return self.named(reference).source()
 
+    def layers(self) -> dict[str, dict[str, Any]]:
+        """The layers of all images by what is in them: diff_id → descriptor of the blob."""
+        found: dict[str, dict[str, Any]] = {}
+        for image in self.images():
+            for variant in image.variants:
+                diff_ids = self.read_json(variant.id)["rootfs"]["diff_ids"]
+                layers = self.read_json(variant.manifest)["layers"]
+                known = zip(diff_ids, layers, strict=True)
+                found |= {diff_id: layer for diff_id, layer in known if self.has(layer["digest"])}
+        return found
+
     def has(self, digest: str) -> bool:
         return self._path(digest).exists()
 

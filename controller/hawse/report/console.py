@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console as Terminal
@@ -30,6 +30,9 @@ from hawse.report.text import age, printable, short_size
 from hawse_agent.errors import HawseError
 from hawse_agent.plan.differences import size_text
 from hawse_agent.plan.operations import Operation, Plan
+
+if TYPE_CHECKING:
+    from hawse.report.building import BuildBoard
 
 _SIGNS = {
     "create": ("+", "green"),
@@ -149,6 +152,14 @@ class Console:
     def layers(self, hosts: Sequence[str]) -> Iterator[Board | None]:
         """Shows images under way on a terminal; None elsewhere."""
         with board(self._out, hosts) as shown:
+            yield shown
+
+    @contextmanager
+    def building(self) -> Iterator[BuildBoard]:
+        """Shows a build on this terminal."""
+        from hawse.report.building import board as build_board
+
+        with build_board(self._out) as shown:
             yield shown
 
     # a run that is over

@@ -46,6 +46,12 @@ def routes(router: Router, engine: Engine) -> None:
         file.seek(_offset(request))
         return Response(chunks=_pieces(file), content_type="application/octet-stream")
 
+    def describe(request: Request) -> Response:
+        """What an image consists of, for whoever fetches it blob by blob."""
+        image = engine.images.get(request.params["name"])
+        layers = [{**layer.blob.to_json(), "diff_id": layer.diff_id} for layer in image.layers]
+        return Response(json={"id": image.id, "manifest": image.manifest, "layers": layers})
+
     def commit(request: Request) -> Response:
         body = request.body.json()
         if not isinstance(body, dict) or not isinstance(body.get("manifest"), str):
@@ -59,6 +65,7 @@ def routes(router: Router, engine: Engine) -> None:
     router.add("PUT", "/hawse/v1/blobs/{digest}", put)
     router.add("GET", "/hawse/v1/blobs/{digest}/offset", offset)
     router.add("POST", "/hawse/v1/images/commit", commit)
+    router.add("GET", "/hawse/v1/images/{name:path}/blobs", describe)
 
 
 def _offset(request: Request) -> int:
