@@ -132,10 +132,18 @@ def test_links_below_dev_and_a_terminal(
 def test_a_volume_is_not_filled_from_outside(
     agent: AgentUnderTest, images: Images, canary: Path, way: str
 ) -> None:
-    image = images.load(symlink("vol", ways_out(canary)[way]))
-    run(agent, image, "/busybox", "true", options=("-v", "data:/vol"))
-    for volume in agent.client.volumes.list():
-        assert list(Path(volume.attrs["Mountpoint"]).iterdir()) == []
+    """What fills it is what the image itself has at that place, if the link leads to one."""
+    out = ways_out(canary)[way]
+    own = str(canary).strip("/")
+    filled = images.load(directory("vol"), entry("vol/of the image", b"x"))
+    image = images.load(symlink("vol", out), entry(f"{own}/of the image", b"x"))
+    found = {}
+    for name, wanted in (("plain", filled), ("linked", image)):
+        code, _output = run(agent, wanted, "/busybox", "true", options=("-v", f"{name}:/vol"))
+        volume = Path(agent.client.volumes.get(name).attrs["Mountpoint"])
+        found[name] = code, sorted(path.name for path in volume.iterdir())
+    assert found["plain"] == (0, ["of the image"])
+    assert found["linked"] == ((125, []) if way.startswith("through") else (0, ["of the image"]))
 
 
 def test_descriptors_of_ours_as_working_directory(agent: AgentUnderTest, images: Images) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from tests.support import isolation, probes
 from tests.support.agent import BUSYBOX, AgentUnderTest
 
 STARTS = 8
-"""Under each pair that is exchanged; some thousand exchanges happen during each."""
+"""Under each pair that is exchanged."""
+MORE_STARTS = 60
+"""Until the directory and the link have both been met, which each start does by chance."""
+EXCHANGES = 100
+"""During each start at least."""
 
 
 @pytest.fixture
@@ -51,9 +56,14 @@ def test_links_exchanged_while_volumes_are_mounted(agent: AgentUnderTest, canary
         **probes.options(volumes={"shared": {"bind": "/v"}}),
     )
     assert next(attacker.logs(stream=True, follow=True)).strip() == b"swapping"
+    counter = Path(client.volumes.get("shared").attrs["Mountpoint"], "exchanges")
+    exchanges = int.from_bytes(counter.read_bytes(), "little")
+    met = Counter[str]()
     volumes = {"shared": {"bind": "/mnt"}, "other": {"bind": "/mnt/x/inner"}}
     plain = None
-    for _ in range(STARTS):
+    while met.total() < STARTS or (len(met) < 2 and met.total() < MORE_STARTS):
+        before, exchanges = exchanges, int.from_bytes(counter.read_bytes(), "little")
+        assert exchanges - before >= EXCHANGES or not met, "the attack was not made"
         try:
             output = client.containers.run(
                 probes.IMAGE,
@@ -64,6 +74,7 @@ def test_links_exchanged_while_volumes_are_mounted(agent: AgentUnderTest, canary
             )
         except (APIError, ContainerError) as error:
             assert "mount" in str(error), error
+            met["the link"] += 1
             continue
         where = json.loads(output)["mounts"]
         inner = [path for path in where if path.endswith("/inner")]
@@ -71,8 +82,10 @@ def test_links_exchanged_while_volumes_are_mounted(agent: AgentUnderTest, canary
         below_proc = sorted(path for path in where if path.startswith("/proc"))
         plain = plain or below_proc
         assert below_proc == plain
+        met["the directory" if inner[0].startswith("/mnt/") else "the link"] += 1
     attacker.reload()
     assert attacker.status == "running"
+    assert len(met) == 2, f"the attack never changed what a start met: {met}"
 
 
 @pytest.mark.parametrize("content", ["a file", "a link to a file of the kernel", "nothing"])
