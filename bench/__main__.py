@@ -1,6 +1,6 @@
 """Measures Hawse and its peers in turns and prints ratios: `make bench`.
 
-Arguments choose groups of rows: `containers`, `crowd`, `plays`, `send`. Must run in a session
+Arguments choose groups of rows: `containers`, `crowd`, `archives`, `plays`, `send`. Must run in a session
 (tests.support.isolation).
 """
 
@@ -13,12 +13,13 @@ from pathlib import Path
 
 from tests.support import isolation
 
-from bench import containers, crowd, plays, send
+from bench import archives, containers, crowd, plays, send
 from bench.table import Figure, Row, markdown
 
 GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], Sequence[Row | Figure]]]] = {
     "containers": (containers.possible, containers.rows),
     "crowd": (crowd.possible, crowd.figures),
+    "archives": (archives.possible, archives.rows),
     "plays": (plays.possible, plays.rows),
     "send": (send.possible, send.rows),
 }
