@@ -93,7 +93,8 @@ def make_layers(directory: Path) -> list[Path]:
     """Of this machine's files: many small ones, some large ones."""
     found = []
     files = _files()
-    for number, (size, wanted) in enumerate(((SIZE // 10, _small), (SIZE // 3, _any), (SIZE * 17 // 30, _any))):
+    parts = ((SIZE // 10, _small), (SIZE // 3, _any), (SIZE * 17 // 30, _any))
+    for number, (size, wanted) in enumerate(parts):
         path = directory / f"layer-{number}.tar"
         left = size
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:

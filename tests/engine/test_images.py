@@ -25,7 +25,7 @@ from hawse_agent.distribution.registry import Client
 from hawse_agent.distribution.settings import RegistrySettings
 from hawse_agent.engine.state import State
 from hawse_agent.errors import HawseError, InputError, NotFound, OutOfSpace
-from hawse_agent.images import archive, layers
+from hawse_agent.images import archive, layers, loading
 from hawse_agent.images.pull import Pulls
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.linux import zstd
@@ -379,7 +379,7 @@ def test_load_what_skopeo_made(place: Place, oci: Path, overlay: Path, kind: str
     kind = kind.replace("oci-zstd", "oci-archive")
     skopeo("copy", *more, f"oci:{oci}:one", f"{kind}:{target}:team/app:1")
     with target.open("rb") as stream:
-        assert [archive.told(image) for image in archive.load(stream, place.store)] == [
+        assert [loading.told(image) for image in loading.load(stream, place.store)] == [
             "Loaded image: team/app:1"
         ]
     image = place.store.get("team/app:1")
@@ -392,7 +392,7 @@ def test_load_what_skopeo_made(place: Place, oci: Path, overlay: Path, kind: str
 def test_skopeo_and_umoci_read_what_we_save(place: Place, oci: Path, kind: str) -> None:
     with (place.root / "in.tar").open("wb+") as file:
         skopeo("copy", f"oci:{oci}:one", f"docker-archive:{file.name}:app:1")
-        archive.load(file, place.store)
+        loading.load(file, place.store)
     saved = place.root / "saved.tar"
     saved.write_bytes(b"".join(archive.save(place.store, ["app:1"])))
     name = ":app:1" if kind == "docker-archive" else ":1"

@@ -16,7 +16,7 @@ from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
-from hawse_agent.images import archive
+from hawse_agent.images import archive, loading
 from hawse_agent.images.image import Layer
 from hawse_agent.images.pull import Pulls
 from hawse_agent.images.push import Pushes
@@ -97,10 +97,10 @@ class Images:
 
     def load(self, stream: BinaryIO) -> Sequence[str]:
         """`docker load`: returns the lines to show."""
-        images = archive.load(stream, self.store)
+        images = loading.load(stream, self.store)
         for image in images:
             self._published("load", image)
-        return [archive.told(image) for image in images]
+        return [loading.told(image) for image in images]
 
     def add(self, config: bytes, layers: Iterable[Layer], *, parent: str = "") -> Image:
         """Of layers that are held."""

@@ -1,7 +1,7 @@
 """Blobs by digest: `blobs/sha256/<hex>`, complete and verified or absent.
 
 They are written to `incoming/` and appear by rename, so neither a crash nor a full disk leaves half of one
-under its name.
+under its name. Nobody waits for the disk for each of them: `sync` does, before a record names them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hawse_agent.distribution.documents import MAX_JSON, parse_json, sha256
 from hawse_agent.errors import HostRefused, InputError, NotFound, OutOfSpace, ProtocolError
+from hawse_agent.linux import files
 from hawse_agent.paths import Paths
 
 _PIECE = 1 << 20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -49,9 +52,13 @@ class BlobWriter:
     def digest(self) -> str:
         return f"sha256:{self._hash.hexdigest()}"
 
+    def reopen(self) -> BinaryIO:
+        """What was written so far and will be, to read meanwhile."""
+        return open(f"/proc/self/fd/{self._file.fileno()}", "rb", buffering=0)
+
     def write(self, data: bytes) -> int:
         with disk("write a blob"):
-            self._file.write(data)
+            files.write_all(self._file.fileno(), data)
         self._hash.update(data)
         self.size += len(data)
         return len(data)
@@ -61,6 +68,9 @@ class Blobs:
     def __init__(self, paths: Paths) -> None:
         self._directory = paths.blobs
         self._incoming = paths.incoming
+        self._boot = paths.blobs.parent / "boot"
+        self._lock = threading.Lock()
+        self._unsynced: set[str] = set()
 
     def path(self, digest: str) -> Path:
         """Where the blob is or would be; raises InputError for anything but a sha256 digest."""
@@ -124,12 +134,48 @@ class Blobs:
             raise
 
     def keep(self, file: BinaryIO, path: Path, digest: str) -> None:
-        """A whole and verified file becomes the blob, for good."""
+        """A whole and verified file becomes the blob. It survives a power cut from the next `sync` on."""
         with disk(f"keep {digest}"):
             os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
             path.rename(self.path(digest))
-            _sync_directory(self._directory)
+            with self._lock:
+                self._unsynced.add(digest)
+
+    def sync(self, *, by: Callable[[], bool] = lambda: False) -> None:
+        """Those that came before survive a power cut. `by` may bring everything to the disk, and says so."""
+        with self._lock:
+            fresh, self._unsynced = self._unsynced, set()
+        try:
+            with disk("keep blobs"):
+                if not by() and fresh:
+                    for path in map(self.path, fresh):
+                        with suppress(FileNotFoundError):  # nobody named it, and it has gone
+                            _sync(path, os.O_RDONLY)
+                    _sync(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        except BaseException:
+            with self._lock:
+                self._unsynced |= fresh
+            raise
+
+    def sweep(self, wanted: Collection[str], limit: float) -> None:
+        """Delete what nobody names and came before `limit`. What is younger may be waited for, but if the
+        machine was started since, a power cut may have left its name without its bytes."""
+        boot = _BOOT_ID.read_text()
+        started = not self._boot.exists() or self._boot.read_text() != boot
+        for digest, arrived in list(self.digests()):
+            if digest in wanted:
+                continue
+            if arrived < limit or (started and not self._is_whole(digest)):
+                self.delete(digest)
+        if started:
+            self._boot.write_text(boot)
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            self.verify(digest)
+        except ProtocolError:
+            return False
+        return True
 
     def put(self, data: bytes) -> str:
         digest = sha256(data)
@@ -167,9 +213,9 @@ def damaged(digest: str, got: str) -> ProtocolError:
     )
 
 
-def _sync_directory(path: Path) -> None:
-    """A rename survives a power cut only when the directory is synced."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: Path, flags: int) -> None:
+    """Of a directory, too: only then a rename in it survives a power cut."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

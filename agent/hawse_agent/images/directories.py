@@ -59,11 +59,12 @@ class LayerDirectories:
             self._unsynced = True
             os.rename(directory, path)
 
-    def sync(self) -> None:
-        """What was published survives a power cut from now on. A record may name it then."""
+    def sync(self) -> bool:
+        """What was published survives a power cut from now on, and so does all else on the file system; False
+        when there was nothing to do."""
         with self._syncing:
             if not self._unsynced:
-                return
+                return False
             self._unsynced = False  # before: what is published meanwhile needs another one
             try:
                 with disk("keep layers"):
@@ -71,6 +72,7 @@ class LayerDirectories:
             except BaseException:
                 self._unsynced = True
                 raise
+            return True
 
     def take_away(self, diff_id: str) -> Path:
         """Out of its place at once; returns what remains to be buried."""

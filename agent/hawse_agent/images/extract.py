@@ -123,7 +123,7 @@ class Extractor:
         try:
             if entry.segments is None:
                 for piece in data:
-                    _write(fd, piece)
+                    files.write_all(fd, piece)
             else:
                 _write_sparse(fd, entry, data)
             self.content_size += entry.size
@@ -328,12 +328,6 @@ def _set_xattrs(target: int | str, entry: Entry) -> None:
                 raise
 
 
-def _write(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, data[written:])
-
-
 def _write_sparse(fd: int, entry: Entry, data: Iterator[bytes]) -> None:
     os.ftruncate(fd, entry.size)
     segments = iter(entry.segments or ())
@@ -344,5 +338,5 @@ def _write_sparse(fd: int, entry: Entry, data: Iterator[bytes]) -> None:
                 offset, left = next(segments)
                 os.lseek(fd, offset, os.SEEK_SET)
             part, piece = piece[:left], piece[left:]
-            _write(fd, part)
+            files.write_all(fd, part)
             left -= len(part)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from hawse_agent.errors import Conflict, OutOfSpace, ProtocolError
 from hawse_agent.images.blobs import Blobs, damaged, disk
+from hawse_agent.linux import files
 from hawse_agent.paths import Paths
 
 STALL = 15.0
@@ -48,7 +49,7 @@ class PartialWriter:
             if self._superseded:
                 raise Conflict("another sender has taken over this blob")
             with disk("write a blob"):
-                self._file.write(data)
+                files.write_all(self._file.fileno(), data)
             self.heard = self._clock()
         self._hash.update(data)
         self.size += len(data)

@@ -150,7 +150,7 @@ class ImageStore:
         """A blob that stays as long as the hold, or an image that is made of it meanwhile."""
         with self.blobs.writer() as writer:
             yield writer
-            self._hold_blob(writer.digest, hold)
+            self.hold_blob(writer.digest, hold)
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:
@@ -162,6 +162,19 @@ class ImageStore:
             yield hold
         finally:
             self._end(hold)
+
+    def hold_blob(self, digest: str, hold: Hold) -> None:
+        """It is about to appear, and goes with the hold unless somebody names it by then."""
+        with self._lock:
+            hold.add_blobs([digest], fresh=not self.blobs.has(digest))
+
+    def hold_present(self, digest: str, hold: Hold) -> bool:
+        """Whether the blob is here, held then."""
+        with self._lock:
+            if not self.blobs.has(digest):
+                return False
+            hold.add_blobs([digest])
+            return True
 
     @contextmanager
     def using(self, name: str) -> Iterator[Image]:
@@ -193,7 +206,7 @@ class ImageStore:
             record = self._record(digest, image_id, self.blobs.read(image_id), parsed)
             unpacked = tuple(self._unpacked(layer, hold) for layer in record.layers)
             reach("image: sync")
-            self._directories.sync()
+            self._settle()
             with self._lock:
                 reach("image: record")
                 self._put(image_id, replace(record, layers=unpacked, parent=parent))
@@ -208,6 +221,30 @@ class ImageStore:
         Raises InputError for what is no layer, what `incoming` raises, OutOfSpace.
         """
         return self._unpacked(layer, hold, incoming)
+
+    def unpack_unnamed(self, blob: Readable, size: int, digest: Callable[[], str], hold: Hold) -> Layer:
+        """A layer of whatever diff_id it turns out to have, unpacked and held. `size` and `digest` are the
+        blob's; the latter is asked for once it was read. Raises as `unpack`."""
+        with self._directories.fresh() as directory:
+            with disk("unpack a layer"):
+                unpacked = layers.unpack(blob, directory, digest=digest)
+            layer = Layer(
+                digest=digest(),
+                media_type="",
+                size=size,
+                diff_id=unpacked.diff_id,
+                tar_size=unpacked.tar_size,
+                content_size=unpacked.content_size,
+            )
+            with self._unpacking.turn(layer.diff_id):
+                if self._known(layer.diff_id, hold) is None:
+                    self._publish(directory, layer, hold)
+        return layer
+
+    def may_have(self, size: int) -> bool:
+        """Whether there is a layer whose blob, or whose tar, has that size."""
+        with self._lock:
+            return any(size in (layer.size, layer.tar_size) for layer in self._named_layers())
 
     def create(
         self,
@@ -249,7 +286,7 @@ class ImageStore:
                 writer.write(piece)
             diff_id = writer.digest
             reach("layer: blob")
-            self._hold_blob(diff_id, hold)
+            self.hold_blob(diff_id, hold)
         layer = Layer(
             digest=diff_id,
             media_type=manifest.OCI_LAYER,
@@ -288,7 +325,7 @@ class ImageStore:
     def keep_layers(self, holder: str, layers: Iterable[Layer]) -> None:
         """They are not collected until `drop_layers` of the same holder, over restarts too: the cache of
         builds. Replaces what the holder had."""
-        self._directories.sync()
+        self._settle()
         with self._lock:
             before = [layer for name, layer in self._kept_layers() if name == holder]
             self._table.keep_layers(holder, [(layer.diff_id, codec.dumps(layer)) for layer in layers])
@@ -480,11 +517,14 @@ class ImageStore:
                 with self._directories.fresh() as directory:
                     reach("image: unpack")
                     known = self._unpack(layer, directory, incoming)
-                    with self._lock:
-                        reach("image: rename")
-                        self._directories.publish(directory, layer.diff_id)
-                        hold.add_layer(known)
+                    self._publish(directory, known, hold)
         return replace(layer, tar_size=known.tar_size, content_size=known.content_size)
+
+    def _publish(self, directory: Path, layer: Layer, hold: Hold) -> None:
+        with self._lock:
+            reach("image: rename")
+            self._directories.publish(directory, layer.diff_id)
+            hold.add_layer(layer)
 
     def _known(self, diff_id: str, hold: Hold) -> Layer | None:
         """A layer that somebody has; the hold has it as well then."""
@@ -520,15 +560,14 @@ class ImageStore:
         if old is not None:
             self.forget_blobs([old.manifest, *(layer.digest for layer in old.layers)])
 
+    def _settle(self) -> None:
+        """What was added survives a power cut: a record may name it now."""
+        self.blobs.sync(by=self._directories.sync)
+
     def _put_blob(self, data: bytes, hold: Hold) -> None:
         with self.blob_writer(sha256(data)) as writer:
             writer.write(data)
-            self._hold_blob(writer.digest, hold)
-
-    def _hold_blob(self, digest: str, hold: Hold) -> None:
-        """It is about to appear."""
-        with self._lock:
-            hold.add_blobs([digest], fresh=not self.blobs.has(digest))
+            self.hold_blob(writer.digest, hold)
 
     def _end(self, hold: Hold) -> None:
         with self._lock:
@@ -593,10 +632,7 @@ class ImageStore:
         """Litter of a crash: partial files, layers that no record names, blobs that nobody came back for."""
         self._directories.sweep(self._layer_sizes().keys())
         with disk("clear the blobs"):
-            wanted, limit = self._wanted_blobs(), time.time() - _UNCLAIMED_BLOB_SECONDS
-            for digest, arrived in list(self.blobs.digests()):
-                if digest not in wanted and arrived < limit:
-                    self.blobs.delete(digest)
+            self.blobs.sweep(self._wanted_blobs(), time.time() - _UNCLAIMED_BLOB_SECONDS)
 
 
 @lru_cache(maxsize=512)

@@ -15,7 +15,11 @@ from typing import Literal, Protocol
 BLOCK = 512
 _PIECE = 1 << 20
 _MAX_EXTENSION = 1 << 20
-"""No real pax header or long name is larger; a hostile one shall not fill the memory."""
+"""No real pax headers and long names of one entry are larger; hostile ones shall not fill the memory."""
+_MAX_SEGMENTS = 1 << 18
+"""Of a sparse file; likewise."""
+_MAX_NUMBER = 40
+"""Characters in a line of its map."""
 _ZEROS = bytes(BLOCK)
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "character", "block", "fifo"]
@@ -64,9 +68,19 @@ class Entry:
 class _Extension:
     """What pax and GNU headers say about the entry that follows them."""
 
+    size: int = 0
     values: dict[str, bytes] = field(default_factory=dict)
     xattrs: dict[str, bytes] = field(default_factory=dict)
     sparse: list[int] = field(default_factory=list)
+
+
+def is_tar(start: bytes) -> bool:
+    """Whether a stream that begins so may be a tar: its first header's checksum is right."""
+    block = start[:BLOCK]
+    try:
+        return len(block) == BLOCK and _sum(block) == _number(block[148:156])
+    except TarError:
+        return False
 
 
 class TarReader:
@@ -79,6 +93,7 @@ class TarReader:
         self._left = 0  # bytes of the current entry's data that were not read yet
         self._padding = 0
         self._global: dict[str, bytes] = {}
+        self._globals = _Extension()
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
@@ -114,16 +129,18 @@ class TarReader:
                 return None
             kind = block[156]
             size = _number(block[124:136])
+            if size < 0:
+                raise TarError(f"an entry of {size} bytes: {os.fsdecode(_text(block[:100]))!r}")
             if kind == 0x78:  # x
-                self._pax(self._extension(size), extension)
+                self._pax(self._extension(size, extension), extension)
             elif kind == 0x67:  # g
-                extra = _Extension()
-                self._pax(self._extension(size), extra)
-                self._global.update(extra.values)
+                self._globals.values.clear()
+                self._pax(self._extension(size, self._globals), self._globals)
+                self._global.update(self._globals.values)
             elif kind == 0x4C:  # L
-                extension.values["path"] = self._extension(size).rstrip(b"\0")
+                extension.values["path"] = self._extension(size, extension).rstrip(b"\0")
             elif kind == 0x4B:  # K
-                extension.values["linkpath"] = self._extension(size).rstrip(b"\0")
+                extension.values["linkpath"] = self._extension(size, extension).rstrip(b"\0")
             else:
                 entry = self._entry(block, kind, size, extension)
                 if entry is not None:
@@ -139,8 +156,7 @@ class TarReader:
         block = self._take(BLOCK)
         if block == _ZEROS:
             return None
-        total = sum(block) - sum(block[148:156]) + 8 * 0x20
-        if total != _number(block[148:156]):
+        if _sum(block) != _number(block[148:156]):
             raise TarError("not a tar archive, or a damaged one: a header's checksum is wrong")
         return block
 
@@ -183,9 +199,10 @@ class TarReader:
             self._pax_sparse(entry, values, extension.sparse)
         return entry
 
-    def _extension(self, size: int) -> bytes:
-        if size > _MAX_EXTENSION:
-            raise TarError(f"an extended header of {size} bytes")
+    def _extension(self, size: int, extension: _Extension) -> bytes:
+        extension.size += size
+        if extension.size > _MAX_EXTENSION:
+            raise TarError(f"extended headers of {extension.size} bytes")
         data = self._take(size)
         self._left, self._padding = 0, -size % BLOCK
         return data
@@ -219,6 +236,8 @@ class TarReader:
         entry.size = _number(block[483:495])
         extended = block[482]
         while extended:
+            if len(numbers) > 2 * _MAX_SEGMENTS:
+                raise TarError(f"a sparse file of more than {_MAX_SEGMENTS} parts: {entry.name!r}")
             more = self._take(BLOCK)
             numbers += [_number(more[at : at + 12]) for at in range(0, 504, 12)]
             extended = more[504]
@@ -250,6 +269,8 @@ class TarReader:
             lines += whole
             if lines and wanted == 1:
                 wanted = 1 + 2 * _decimal(lines[0])
+            if wanted > 2 * _MAX_SEGMENTS or (len(lines) < wanted and len(rest) > _MAX_NUMBER):
+                raise TarError(f"a damaged map of a sparse file, or one of more than {_MAX_SEGMENTS} parts")
         return [_decimal(line) for line in lines[1:wanted]]
 
     def _set_segments(self, entry: Entry, numbers: list[int]) -> None:
@@ -299,6 +320,10 @@ class TarReader:
                 missing = 0
             available = len(self._buffer) - self._at
         self._at += missing
+
+
+def _sum(block: bytes) -> int:
+    return sum(block) - sum(block[148:156]) + 8 * 0x20
 
 
 def _has_data(letter: int) -> bool:

@@ -60,6 +60,13 @@ def syncfs(fd: int) -> None:
     libc.syscall("syncfs", fd)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """All of it: on a disk that is almost full write(2) takes a part, and only the next one fails."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
+
+
 def open_regular(path: str | os.PathLike[str], *, follow: bool = False) -> BufferedReader:
     """A file that somebody else may own, for reading: never waits, as for a FIFO, and keeps no device
     open. Raises OSError for what is no regular file."""

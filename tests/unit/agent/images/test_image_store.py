@@ -17,7 +17,7 @@ from tests.support.imagefiles import config, descriptor, files, manifest, put, s
 
 from hawse_agent.engine.state import State
 from hawse_agent.errors import Conflict, InputError, NotFound, OutOfSpace, ProtocolError
-from hawse_agent.images import archive, layers
+from hawse_agent.images import archive, layers, loading
 from hawse_agent.images.store import Image, ImageStore
 from hawse_agent.paths import Paths, paths_for
 
@@ -308,12 +308,12 @@ def test_tag_and_untag(store: ImageStore) -> None:
 def test_load_docker_archive(store: ImageStore, paths: Paths) -> None:
     configuration = config([sha256(BASE), sha256(TOP)], Cmd=["x"])
     data = imagefiles.docker_archive([(configuration, [BASE, TOP], ["a:1", "b:2"])])
-    assert [archive.told(image) for image in archive.load(io.BytesIO(gzip.compress(data)), store)] == [
+    assert [loading.told(image) for image in loading.load(io.BytesIO(gzip.compress(data)), store)] == [
         "Loaded image: a:1\nLoaded image: b:2"
     ]
     assert store.get("b:2").id == sha256(configuration)
     assert kept(paths) == (4, 2, 0), "manifest.json is not kept"
-    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+    assert [loading.told(image) for image in loading.load(io.BytesIO(data), store)] == [
         "Loaded image: a:1\nLoaded image: b:2"
     ]
     assert kept(paths) == (4, 2, 0)
@@ -323,7 +323,7 @@ def test_load_reuses_a_layer_that_came_compressed(store: ImageStore, paths: Path
     commit(store, BASE, names=("base",))
     before = set(os.listdir(paths.blobs))
     configuration = config([sha256(BASE)], Cmd=["other"])
-    archive.load(io.BytesIO(imagefiles.docker_archive([(configuration, [BASE], ["o"])])), store)
+    loading.load(io.BytesIO(imagefiles.docker_archive([(configuration, [BASE], ["o"])])), store)
     assert sha256(BASE)[7:] not in os.listdir(paths.blobs)
     assert len(set(os.listdir(paths.blobs)) - before) == 2, "configuration and manifest"
 
@@ -345,7 +345,7 @@ def test_load_oci_with_nested_index_and_compressed_layers(store: ImageStore) -> 
     ).encode()
     top = descriptor(nested, imagefiles.INDEX, annotations={"org.opencontainers.image.ref.name": "nested:1"})
     data = imagefiles.oci_archive([top], [layer, configuration, document, other, foreign, nested])
-    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+    assert [loading.told(image) for image in loading.load(io.BytesIO(data), store)] == [
         "Loaded image: nested:1"
     ]
     assert store.get("nested:1").id == sha256(configuration)
@@ -365,7 +365,7 @@ def test_load_follows_links_between_layers(store: ImageStore) -> None:
             ).encode(),
         ),
     )
-    assert [archive.told(image) for image in archive.load(io.BytesIO(data), store)] == [
+    assert [loading.told(image) for image in loading.load(io.BytesIO(data), store)] == [
         f"Loaded image ID: {sha256(configuration)}"
     ]
 
@@ -395,7 +395,7 @@ def test_archives_that_are_refused_leave_nothing(
     store: ImageStore, paths: Paths, data: bytes, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        archive.load(io.BytesIO(data), store)
+        loading.load(io.BytesIO(data), store)
     assert (kept(paths), store.list()) == ((0, 0, 0), [])
 
 
@@ -413,7 +413,7 @@ def test_save_is_docker_archive_and_oci_layout(store: ImageStore, tmp_path: Path
     other_state = State(other_paths)
     try:
         other = ImageStore(other_paths, other_state)
-        archive.load(io.BytesIO(data), other)
+        loading.load(io.BytesIO(data), other)
         assert other.get("b:1").id == image.id
         assert b"".join(archive.save(other, ["a", "b:1"])) == data, "the same image gives the same archive"
     finally:
