@@ -23,6 +23,8 @@ def parse_json(data: bytes, what: str) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode()
     except ValueError as error:
         raise InputError(f"{what} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deeply") from error
     if not isinstance(value, dict):
         raise InputError(f"{what} is not a JSON object")
     return value

@@ -35,7 +35,7 @@ _OF_THE_ENTRY = frozenset(
     {
         *(errno.ENAMETOOLONG, errno.EFBIG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.ENOTDIR),
         *(errno.EISDIR, errno.EEXIST, errno.EMLINK, errno.EOVERFLOW, errno.EOPNOTSUPP, errno.E2BIG),
-        *(errno.ERANGE, errno.ENODATA, errno.ENOTEMPTY, errno.EXDEV, errno.ENXIO),
+        *(errno.ERANGE, errno.ENODATA, errno.ENOENT, errno.ENOTEMPTY, errno.EXDEV, errno.ENXIO),
     }
 )
 """What the kernel says to what is asked for, and not of the state that the disk is in."""
@@ -98,11 +98,12 @@ def _naming(entry: Entry) -> Iterator[None]:
 class Room:
     """Looks now and then whether the disk has room, so that no layer fills it up for everybody else."""
 
-    def __init__(self, fd: int, *, every: int = 64 << 20) -> None:
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._every = every
+        status = os.fstatvfs(fd)
+        self._every = min(64 << 20, max(1 << 20, status.f_bavail * status.f_frsize // 16))
         self._entries = 0
-        self._next = every
+        self._next = self._every
 
     def check(self, size: int) -> None:
         """One more entry, and `size` bytes in all. Raises OutOfSpace."""

@@ -10,6 +10,7 @@ unpacked while it arrives, and is there by its diff_id when an image asks for it
 
 from __future__ import annotations
 
+import functools
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
@@ -138,7 +139,7 @@ class _Archive:
                     arriving.advance(writer.size)
             self._store.hold_blob(writer.digest, self._hold)
         if arriving is not None:
-            arriving.finish()
+            arriving.finish(functools.partial(self._store.blobs.open, writer.digest))
         self.files[name] = writer.digest
 
     def _unpack_ahead(self, start: bytes, size: int, writer: BlobWriter) -> Arriving | None:
@@ -146,8 +147,7 @@ class _Archive:
         if not (kind(start) or is_tar(start)) or self._store.may_have(size):
             return None
         arriving = Arriving(size)
-        reopened = writer.reopen()
-        arriving.begun(lambda: reopened, 0)
+        arriving.begun(writer.reopen(), 0)
 
         def unpack() -> None:
             def digest() -> str:
@@ -162,8 +162,6 @@ class _Archive:
             except HawseError:
                 # No layer then; if an image says that it is one, it is unpacked again, and that says why.
                 return
-            finally:
-                reopened.close()
 
         self._ahead.append(self._workers.submit(unpack))
         return arriving

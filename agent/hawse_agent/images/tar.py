@@ -192,7 +192,7 @@ class TarReader:
             xattrs=extension.xattrs,
         )
         if kind in ("character", "block"):
-            entry.device = os.makedev(_number(block[329:337]), _number(block[337:345]))
+            entry.device = _device(entry.name, _number(block[329:337]), _number(block[337:345]))
         if letter == 0x53:
             self._gnu_sparse(entry, block)
         elif any(key.startswith("GNU.sparse.") for key in values) or extension.sparse:
@@ -333,6 +333,12 @@ def _has_data(letter: int) -> bool:
 
 def _text(data: bytes) -> bytes:
     return data.split(b"\0", 1)[0]
+
+
+def _device(name: str, major: int, minor: int) -> int:
+    if not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
+        raise TarError(f"a device of no number, {major}:{minor}: {name!r}")
+    return os.makedev(major, minor)
 
 
 def _number(data: bytes) -> int:
