@@ -195,9 +195,9 @@ def test_damaged_backups(hawse: Project, db1: TestHost) -> None:
 def layer(hawse: Project) -> Path:
     """The largest blob of big:1, as it is kept to be sent."""
     images = json.loads(hawse.run("--json", "image", "ls").stdout)
-    (digests,) = (image["blobs"] for image in images if "big" in image["reference"])
+    ((variant,),) = (image["variants"] for image in images if "big" in image["reference"])
     blobs = Path(hawse.environment["HAWSE_HOME"]) / "images/blobs"
-    paths: list[Path] = [blobs / digest.replace(":", "/") for digest in digests]
+    paths: list[Path] = [blobs / digest.replace(":", "/") for digest in variant["blobs"]]
     return max(paths, key=lambda path: path.stat().st_size)
 
 
