@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing
 
+from hawse.cli.attached import Attachment, Streams
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import Output, alone, each, worst
-from hawse.cli.session import Signals, attend, check_terminal, exit_code
+from hawse.cli.session import Signals, check_terminal
 from hawse.cli.verb import Verb
-from hawse.docker.create import DETACH_KEYS, INTERACTIVE, SIG_PROXY
+from hawse.docker.createflags import DETACH_KEYS, INTERACTIVE, SIG_PROXY
 from hawse.docker.flags import Flag, Given
 from hawse_agent.errors import Conflict, HawseError, InputError
 from hawse_agent.spec import detach
@@ -64,30 +64,16 @@ def _start_attached(context: Context, place: Place, name: str, given: Given) -> 
     identity, tty = container["Id"], bool(container["Config"]["Tty"])
     stdin = bool(given.options.get("interactive") and container["Config"]["OpenStdin"])
     check_terminal(context, tty=tty, stdin=stdin)
-    keys = given.options.get("detach-keys", "")
-    removes = container["HostConfig"].get("AutoRemove", False)
-    with (
-        Output(context, [place.name]).of(place.name) as writer,
-        Signals(proxied=True) as signals,
-        agent.second() as channel,
-        agent.waiting(identity, "removed" if removes else "next-exit") as ended,
-    ):
-        streams = channel.attach_container(identity, stdin=stdin, detach_keys=keys)
-        with closing(streams[0]):
-            signals.hold()
-            agent.start_container(identity)
-            signals.to(lambda name: agent.kill_container(identity, name))
-            left = attend(
-                context,
-                streams,
-                writer,
-                name=agent.name,
-                tty=tty,
-                stdin=stdin,
-                detach_keys=keys,
-                resize=lambda height, width: agent.resize_container(identity, height=height, width=width),
-            )
-        return 0 if left else exit_code(agent, identity, ended)
+    with Output(context, [place.name]).of(place.name) as writer, Signals(proxied=True) as signals:
+        attachment = Attachment(
+            context=context,
+            agent=agent,
+            identity=identity,
+            streams=Streams(tty=tty, stdin=stdin, detach_keys=given.options.get("detach-keys", "")),
+            writer=writer,
+            signals=signals,
+        )
+        return attachment.start(removes=container["HostConfig"].get("AutoRemove", False))
 
 
 def _attach(context: Context, options: argparse.Namespace) -> int:
@@ -99,7 +85,7 @@ def _attach(context: Context, options: argparse.Namespace) -> int:
 
 
 def _join(context: Context, place: Place, given: Given) -> int:
-    agent, keys = context.at(place), given.options.get("detach-keys", "")
+    agent = context.at(place)
     container = agent.container(given.operands[0])
     state, identity = container["State"], container["Id"]
     if state["Status"] in _STILL:
@@ -109,32 +95,19 @@ def _join(context: Context, place: Place, given: Given) -> int:
     tty = bool(container["Config"]["Tty"])
     stdin = bool(container["Config"]["OpenStdin"] and not given.options.get("no-stdin"))
     check_terminal(context, tty=tty, stdin=stdin)
-
-    def resize(height: int, width: int) -> None:
-        """Twice, since only a new size makes a program draw its screen again."""
-        agent.resize_container(identity, height=height + 1, width=width + 1)
-        agent.resize_container(identity, height=height, width=width)
-
     with (
         Output(context, [place.name]).of(place.name) as writer,
         Signals(proxied=given.options.get("sig-proxy", True)) as signals,
-        agent.second() as channel,
-        agent.waiting(identity, "not-running") as ended,
     ):
-        streams = channel.attach_container(identity, stdin=stdin, detach_keys=keys)
-        with closing(streams[0]):
-            signals.to(lambda name: agent.kill_container(identity, name))
-            left = attend(
-                context,
-                streams,
-                writer,
-                name=agent.name,
-                tty=tty,
-                stdin=stdin,
-                detach_keys=keys,
-                resize=resize,
-            )
-        return 0 if left else exit_code(agent, identity, ended)
+        attachment = Attachment(
+            context=context,
+            agent=agent,
+            identity=identity,
+            streams=Streams(tty=tty, stdin=stdin, detach_keys=given.options.get("detach-keys", "")),
+            writer=writer,
+            signals=signals,
+        )
+        return attachment.join()
 
 
 def _one(places: list[Place]) -> Place:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hawse.cli import terminal
+from hawse.cli.attached import Attachment, Streams
 from hawse.cli.context import Context, Place
-from hawse.cli.hosts import HostOutput, Output, alone, each, worst
+from hawse.cli.hosts import Output, alone, each, worst
 from hawse.cli.registry import authorization
-from hawse.cli.session import Signals, attend, check_terminal, exit_code
+from hawse.cli.session import Signals, check_terminal
 from hawse.cli.verb import Verb
-from hawse.docker.create import CREATE, RUN, create_body
+from hawse.docker.create import create_body
+from hawse.docker.createflags import CREATE, RUN
 from hawse.docker.flags import Given
 from hawse.docker.images import split
 from hawse.fleet.client import AgentClient
@@ -53,7 +55,15 @@ def _run(context: Context, options: argparse.Namespace) -> int:
                 if detached:
                     agent.start_container(identity)
                     return 0
-                return _foreground(context, agent, identity, body, given, writer, signals)
+                attachment = Attachment(
+                    context=context,
+                    agent=agent,
+                    identity=identity,
+                    streams=_streams(body, given),
+                    writer=writer,
+                    signals=signals,
+                )
+                return attachment.start(removes=body["HostConfig"].get("AutoRemove", False))
 
         if len(places) == 1 and not detached:
             return alone(places[0], run)
@@ -61,41 +71,14 @@ def _run(context: Context, options: argparse.Namespace) -> int:
         return worst(codes, ENGINE if code else 0)
 
 
-def _foreground(
-    context: Context,
-    agent: AgentClient,
-    identity: str,
-    body: Json,
-    given: Given,
-    writer: HostOutput,
-    signals: Signals,
-) -> int:
-    """Attached before it starts, so that no byte is lost. Its exit code, or 0 when it was left running."""
-    keys = given.options.get("detach-keys", "")
-    removes = body["HostConfig"].get("AutoRemove", False)
-    with agent.second() as channel, agent.waiting(identity, "removed" if removes else "next-exit") as ended:
-        streams = channel.attach_container(
-            identity,
-            stdin=body["AttachStdin"],
-            stdout=body["AttachStdout"],
-            stderr=body["AttachStderr"],
-            detach_keys=keys,
-        )
-        with contextlib.closing(streams[0]):
-            signals.hold()
-            agent.start_container(identity)
-            signals.to(lambda name: agent.kill_container(identity, name))
-            left = attend(
-                context,
-                streams,
-                writer,
-                name=agent.name,
-                tty=body.get("Tty", False),
-                stdin=body["AttachStdin"],
-                detach_keys=keys,
-                resize=lambda height, width: agent.resize_container(identity, height=height, width=width),
-            )
-        return 0 if left else exit_code(agent, identity, ended)
+def _streams(body: Json, given: Given) -> Streams:
+    return Streams(
+        tty=body.get("Tty", False),
+        stdin=body["AttachStdin"],
+        stdout=body["AttachStdout"],
+        stderr=body["AttachStderr"],
+        detach_keys=given.options.get("detach-keys", ""),
+    )
 
 
 def _create_only(context: Context, options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from hawse.cli.context import Context
 from hawse.cli.hosts import every
 from hawse.cli.verb import Verb
 from hawse.docker import values
-from hawse.docker.create import LIMITS
+from hawse.docker.createflags import LIMITS
 from hawse.docker.flags import Flag, Given
 from hawse.fleet.client import AgentClient, container_path
 from hawse_agent.errors import InputError

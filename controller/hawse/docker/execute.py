@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hawse.docker import values
-from hawse.docker.create import DETACH_KEYS, INTERACTIVE
+from hawse.docker.createflags import DETACH_KEYS, INTERACTIVE
 from hawse.docker.flags import Flag, Given
 from hawse_agent.errors import InputError
 

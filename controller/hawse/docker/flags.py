@@ -47,6 +47,25 @@ class Flag:
         return ", ".join(self.spellings[:2] if self.short else self.spellings[:1])
 
 
+def switch(name: str, help: str, into: str = "", *, short: str = "") -> Flag:
+    """A flag without a value."""
+    return Flag(name=name, help=help, into=into, short=short)
+
+
+def option(
+    name: str,
+    metavar: str,
+    help: str,
+    into: str = "",
+    parse: Callable[[str], Any] = str,
+    *,
+    short: str = "",
+    also: tuple[str, ...] = (),
+) -> Flag:
+    """A flag with a value."""
+    return Flag(name=name, metavar=metavar, help=help, into=into, parse=parse, short=short, also=also)
+
+
 @dataclass(kw_only=True)
 class Given:
     """What a command line says."""

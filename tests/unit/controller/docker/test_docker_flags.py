@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from tests.support.dockersocket import RecordingSocket
 
-from hawse.docker.create import CREATE, RUN, create_body
+from hawse.docker.create import create_body
+from hawse.docker.createflags import CREATE, RUN
 from hawse.docker.execute import EXEC, exec_body
 from hawse.docker.flags import Flag, read
 from hawse_agent.errors import InputError, NotSupported
