@@ -35,6 +35,9 @@ NO_SESSION = ("tests/unit", "tests/contract")
 NO_TESTS = 5
 """pytest's exit code when everything was deselected."""
 _TELL_EVERY = 30.0
+LONGEST = 900.0
+"""Seconds after which a file is ended: it hangs. Before that, pytest shows where a test does."""
+_HANGS = 300
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error|xfailed|xpassed)")
 
 
@@ -46,7 +49,8 @@ class Part:
     session: bool
 
     def command(self, options: Sequence[str]) -> list[str]:
-        pytest = [sys.executable, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", *options, self.path]
+        own = ("-q", "-ra", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={_HANGS}")
+        pytest = [sys.executable, "-m", "pytest", *own, *options, self.path]
         return [sys.executable, "-m", "tests.support.isolation", "--", *pytest] if self.session else pytest
 
 
@@ -78,7 +82,9 @@ def parts(paths: Sequence[str]) -> list[Part]:
     return found
 
 
-def run(waiting: Sequence[Part], options: Sequence[str], jobs: int) -> Generator[Result, None, None]:
+def run(
+    waiting: Sequence[Part], options: Sequence[str], jobs: int, longest: float = LONGEST
+) -> Generator[Result, None, None]:
     """Gives results as they come; ends what runs when it is left early."""
     queue, count, told = deque(waiting), len(waiting), time.monotonic()
     running: dict[int, Running] = {}  # by a descriptor that is readable when it has ended
@@ -97,6 +103,9 @@ def run(waiting: Sequence[Part], options: Sequence[str], jobs: int) -> Generator
                 told = time.monotonic()
                 names = ", ".join(f"{one.part.path} for {told - one.since:.0f} s" for one in running.values())
                 print(f"-- {count - len(queue) - len(running)} of {count} done; {names}", flush=True)
+            for one in running.values():
+                if time.monotonic() > one.since + longest:
+                    one.process.terminate()
     finally:
         for one in running.values():
             one.process.terminate()
@@ -156,13 +165,18 @@ def main(argv: Sequence[str]) -> int:
     words = parser.parse_args(ours)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background jobs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    begun, results = time.monotonic(), []
-    with contextlib.closing(run(parts(words.paths), options, words.jobs)) as coming:
-        for result in coming:
-            results.append(result)
-            print(f"== {result.part.path} ({result.seconds:.1f} s)\n{result.output.strip()}", flush=True)
+    begun, results, code = time.monotonic(), [], 0
+    try:
+        with contextlib.closing(run(parts(words.paths), options, words.jobs)) as coming:
+            for result in coming:
+                results.append(result)
+                code = max(code, abs(result.code))
+                print(f"== {result.part.path} ({result.seconds:.1f} s)\n{result.output.strip()}", flush=True)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+        print("== interrupted", flush=True)
     print(f"== all\n{summary(results, time.monotonic() - begun)}", flush=True)
-    return max((abs(result.code) for result in results), default=0)
+    return code
 
 
 if __name__ == "__main__":

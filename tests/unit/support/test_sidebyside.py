@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.support import sidebyside
 from tests.support.sidebyside import Part, Result
 
@@ -69,13 +70,23 @@ def test_a_file_that_dies_without_a_word_is_named() -> None:
     assert "FAILED tests/engine/test_x.py: exit code -9" in text
 
 
-def test_what_runs_ends_with_the_runner(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_runs_ends_with_the_runner(number: signal.Signals, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     slow = "import os, time\ndef test_slow():\n"
     slow += "    open('fifo', 'w').write(str(os.getpid()))\n    time.sleep(60)\n"
     command = project(tmp_path, slow=slow)
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL) as runner:
         pid = int((tmp_path / "fifo").read_text())
-        runner.send_signal(signal.SIGTERM)
-        assert runner.wait(20) == 128 + signal.SIGTERM
+        runner.send_signal(number)
+        assert runner.wait(20) == 128 + number
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_one_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sidebyside, "_TELL_EVERY", 0.2)
+    project(tmp_path, stuck="import time\ndef test_stuck(): time.sleep(60)\n")
+    (result,) = sidebyside.run(sidebyside.parts(["tests/unit/stuck"]), (), 1, longest=0.4)
+    assert result.code == -signal.SIGTERM and result.seconds < 20
+    assert "FAILED tests/unit/stuck: exit code -15" in sidebyside.summary([result], 1.0)
