@@ -163,7 +163,7 @@ class BuildCache:
                     id=record.key,
                     kind="regular",
                     description=record.description,
-                    size=layer.content_size if layer is not None else 0,
+                    size=self._store.disk_usage([layer]) if layer is not None else 0,
                     made=record.made,
                     used=record.used,
                     uses=record.uses,

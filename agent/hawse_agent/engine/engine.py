@@ -93,6 +93,7 @@ class Engine:
         self.builds = Builds(
             paths=paths, table=self.state, images=self.images, containers=self.containers, events=self.events
         )
+        self.images.is_running = lambda container: self.containers.get(container).state.running
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
         self.copies = Copies(paths=paths, containers=self.containers, events=self.events)
         self.commits = Commits(

@@ -40,6 +40,8 @@ class Images:
         self.store = store
         self._pulls = Pulls(registries, store)
         self._pushes = Pushes(registries, store)
+        self.is_running: Callable[[str], bool] = lambda container: False
+        """Of a container, once the engine has them."""
         self._events = events
         self._containers = containers
         self._lending = threading.Lock()
@@ -73,6 +75,14 @@ class Images:
 
     def list(self) -> Sequence[Image]:
         return self.store.list()
+
+    def ancestors(self, image: Image) -> Sequence[Image]:
+        """The images that it was made from on this host, the nearest first."""
+        by_id = {other.id: other for other in self.store.list()}
+        found: builtins.list[Image] = []
+        while (parent := by_id.pop(image.parent, None)) is not None:
+            found.append(image := parent)
+        return found
 
     def layer_dirs(self, image: Image) -> tuple[Path, ...]:
         """Topmost first."""
@@ -183,10 +193,12 @@ class Images:
         self.store.tag(image.id, ref)
         self._published("tag", image, reference.familiar(ref))
 
-    def remove(self, name: str, *, force: bool = False) -> Sequence[dict[str, str]]:
+    def remove(self, name: str, *, force: bool = False, parents: bool = True) -> Sequence[dict[str, str]]:
         """`[{"Untagged": …}, {"Deleted": …}]`; raises Conflict while a container uses it."""
         image = self.store.get(name)
-        removed = self.store.remove(name, force=force, in_use=self.users)
+        removed = self.store.remove(
+            name, force=force, parents=parents, in_use=self.users, running=self.is_running
+        )
         for entry in removed:
             if "Untagged" in entry:
                 self._published("untag", image)
@@ -202,6 +214,11 @@ class Images:
             if entry.get("Deleted") in known:
                 self._published("delete", known[entry["Deleted"]])
         return pruned
+
+    def disk_usage(self) -> int:
+        """Bytes that all images take on the disk, what they share counted once: as du counts."""
+        layers = [layer for image in self.store.list() for layer in image.layers]
+        return self.store.disk_usage(layers) + self.store.documents_usage()
 
     def users(self, image_id: str) -> builtins.list[str]:
         """Ids of the containers made from this image."""

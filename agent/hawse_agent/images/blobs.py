@@ -90,6 +90,13 @@ class Blobs:
         except FileNotFoundError:
             raise _no_blob(digest) from None
 
+    def disk_usage(self, digest: str) -> int:
+        """Bytes on the disk; 0 when it is not here."""
+        try:
+            return self.path(digest).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     def open(self, digest: str) -> BinaryIO:
         try:
             return self.path(digest).open("rb")

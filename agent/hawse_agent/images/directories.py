@@ -26,6 +26,8 @@ class LayerDirectories:
     def __init__(self, paths: Paths) -> None:
         self._layers = paths.layers
         self._incoming = paths.incoming
+        self._usage: dict[str, int] = {}
+        """By diff_id: a layer does not change."""
         self._unsynced = False
         self._syncing = threading.Lock()
 
@@ -37,6 +39,15 @@ class LayerDirectories:
         path = self._layers / _EMPTY
         path.mkdir(mode=0o755, exist_ok=True)
         return path
+
+    def disk_usage(self, diff_id: str) -> int:
+        """Bytes on the disk; 0 when it is not here."""
+        if diff_id not in self._usage:
+            path = self.path(diff_id)
+            if not path.exists():
+                return 0
+            self._usage[diff_id] = files.disk_usage(path)
+        return self._usage[diff_id]
 
     @contextmanager
     def fresh(self) -> Iterator[Path]:
@@ -76,6 +87,7 @@ class LayerDirectories:
 
     def take_away(self, diff_id: str) -> Path:
         """Out of its place at once; returns what remains to be buried."""
+        self._usage.pop(diff_id, None)
         path = self.path(diff_id)
         grave = Path(tempfile.mkdtemp(dir=self._incoming, prefix="gone-"))
         if path.exists():

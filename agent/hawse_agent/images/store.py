@@ -308,6 +308,18 @@ class ImageStore:
             tree.remove(upper)
         return known
 
+    def disk_usage(self, layers: Sequence[Layer]) -> int:
+        """Bytes that they take on the disk, as du counts: blobs and directories, each once."""
+        directories = {layer.diff_id for layer in layers}
+        blobs = {layer.digest for layer in layers}
+        return sum(map(self._directories.disk_usage, directories)) + sum(map(self.blobs.disk_usage, blobs))
+
+    def documents_usage(self) -> int:
+        """Likewise, of all manifests and configurations."""
+        records = self._records().items()
+        documents = {digest for image_id, record in records for digest in (image_id, record.manifest)}
+        return sum(map(self.blobs.disk_usage, documents))
+
     def known_layer(self, diff_id: str, wanted: Callable[[Layer], bool] = lambda layer: True) -> Layer | None:
         """A layer that somebody has already, whatever blob it came as."""
         with self._lock:
@@ -379,61 +391,103 @@ class ImageStore:
 
     # -- removing --------------------------------------------------------------------------------
 
-    def remove(self, name: str, *, force: bool = False, in_use: InUse) -> Removed:
+    def remove(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        parents: bool = True,
+        in_use: InUse,
+        running: Callable[[str], bool] = lambda container: False,
+    ) -> Removed:
         """What Docker's `rmi` does: `[{"Untagged": …}, {"Deleted": …}]`.
 
-        A name is taken away; the image goes with its last one. An image that containers use is never deleted,
-        only untagged, and that only when forced.
+        A name is taken away; the image goes with its last one, and so do `parents` that nothing else needs.
+        An image that containers use, or that others were made from, is never deleted, only untagged; one that
+        `running` ones use not even by its id.
         """
         with self._lock:
             image = self.get(name)
             users = self._users(image, in_use)
             tagged = _is_name_of(image, name)
+            others = [tag for tag in image.repo_tags if tag != tagged]
             if tagged is not None:
-                others = [tag for tag in image.repo_tags if tag != tagged]
                 if users and not force and not others:
                     raise Conflict(
-                        f"conflict: unable to remove repository reference {tagged!r} (must force) - "
+                        f'conflict: unable to remove repository reference "{tagged}" (must force) - '
                         f"container {users[0][:12]} is using its referenced image {_short(image.id)}"
                     )
                 removed = self._untag_all([tagged])
-                if others:
+                repository = reference.parse(tagged).name
+                left = (*others, *(digest for digest in image.repo_digests if digest != tagged))
+                if not any(reference.parse(tag).name == repository for tag in others):
+                    of_it = [name for name in left if reference.parse(name).name == repository]
+                    removed += self._untag_all(of_it)
+                    left = tuple(name for name in left if name not in of_it)
+                if left or users or self._children(image.id):
                     return removed
-                removed += self._untag_all(image.repo_digests)
-                return removed if users else removed + self._delete(image)
-            if users and not force:
-                raise Conflict(
-                    f"conflict: unable to delete {_short(image.id)} (must be forced) - "
-                    f"image is being used by container {users[0][:12]}"
-                )
-            if len({reference.parse(tag).name for tag in image.repo_tags}) > 1 and not force:
-                raise Conflict(
-                    f"conflict: unable to delete {_short(image.id)} (must be forced) - "
-                    "image is referenced in multiple repositories"
-                )
-            if users and not image.repo_tags:
-                raise Conflict(
-                    f"conflict: unable to delete {_short(image.id)} (cannot be forced) - "
-                    f"image is being used by container {users[0][:12]}"
-                )
-            removed = self._untag_all((*image.repo_tags, *image.repo_digests))
-            return removed if users else removed + self._delete(image)
+            else:
+                self._check_removable(image, users, force=force, running=running)
+                removed = self._untag_all((*image.repo_tags, *image.repo_digests))
+                if users:
+                    return removed
+            removed += self._delete(image)
+            return removed + (self._delete_parents(image.parent, in_use) if parents else [])
+
+    def _check_removable(
+        self, image: Image, users: Sequence[str], *, force: bool, running: Callable[[str], bool]
+    ) -> None:
+        """By its id. Raises Conflict in Docker's words."""
+
+        def conflict(how: str, why: str) -> Conflict:
+            return Conflict(f"conflict: unable to delete {_short(image.id)} ({how}) - {why}")
+
+        if self._children(image.id):
+            raise conflict("cannot be forced", "image has dependent child images")
+        for user in users:
+            if running(user):
+                raise conflict("cannot be forced", f"image is being used by running container {user[:12]}")
+        if len({reference.parse(tag).name for tag in image.repo_tags}) > 1 and not force:
+            raise conflict("must be forced", "image is referenced in multiple repositories")
+        if users and not force:
+            raise conflict("must be forced", f"image is being used by stopped container {users[0][:12]}")
+        if users and not image.repo_tags:
+            raise conflict("cannot be forced", f"image is being used by stopped container {users[0][:12]}")
 
     def prune(
         self, *, in_use: InUse, every: bool = False, wanted: Callable[[Image], bool] = lambda image: True
     ) -> Pruned:
-        """Remove unused images without a name, or `every` unused one."""
+        """Remove unused images without a name, or `every` unused one; none that others were made from."""
         removed: Removed = []
         with self._lock:
             before = self._layer_sizes()
             for image in filter(wanted, self.list()):
-                if (image.repo_tags and not every) or self._users(image, in_use):
+                if (image.repo_tags and not every) or self._children(image.id):
+                    continue
+                if self._users(image, in_use):
                     continue
                 removed += self._untag_all((*image.repo_tags, *image.repo_digests))
                 removed += self._delete(image)
             after = self._layer_sizes()
         gone = before.keys() - after.keys()
         return Pruned(removed=removed, reclaimed=sum(before[diff_id] for diff_id in gone))
+
+    def parents(self) -> set[str]:
+        """Ids of images that others were made from."""
+        return {record.parent for record in self._records().values() if record.parent}
+
+    def _children(self, image_id: str) -> bool:
+        return image_id in self.parents()
+
+    def _delete_parents(self, image_id: str, in_use: InUse) -> Removed:
+        """As far as they have no name, no child and no container."""
+        document = self._table.get_image(image_id) if image_id else None
+        if document is None:
+            return []
+        image = self._image(image_id, document, self._table.list_tags())
+        if image.repo_tags or image.repo_digests or self._children(image_id) or self._users(image, in_use):
+            return []
+        return self._delete(image) + self._delete_parents(image.parent, in_use)
 
     def _users(self, image: Image, in_use: InUse) -> Sequence[str]:
         return in_use(image.id) or [_BEING_MADE] * bool(self._in_hand[image.id])
@@ -556,6 +610,8 @@ class ImageStore:
     def _put(self, image_id: str, record: ImageRecord) -> None:
         """A newer record of the same image may name other blobs; the older ones then are nobody's."""
         old = self._records().get(image_id)
+        if old is not None and not record.parent:
+            record = replace(record, parent=old.parent)
         self._table.put_image(image_id, codec.dumps(record))
         if old is not None:
             self.forget_blobs([old.manifest, *(layer.digest for layer in old.layers)])

@@ -43,6 +43,7 @@ class Images:
             ("reference", "dangling", "label", "before", "since", "until"),
         )
         every = self._images.list()
+        parents = frozenset() if request.query.flag("all") else self._images.store.parents()
         shared = views.shared_sizes(every) if request.query.flag("shared-size") else {}
         before = [self._images.get(name).created for name in filters.values("before")]
         since = [self._images.get(name).created for name in filters.values("since")]
@@ -55,7 +56,7 @@ class Images:
             json=[
                 views.image_summary(image, len(self._images.users(image.id)), shared.get(image.id, -1))
                 for image in shown
-                if self._wanted(image, filters)
+                if self._wanted(image, filters) and (image.repo_tags or image.id not in parents)
             ]
         )
 
@@ -70,7 +71,8 @@ class Images:
         return Response(json=views.image_inspect(self._images.get(request.params["name"])))
 
     def history(self, request: Request) -> Response:
-        return Response(json=views.image_history(self._images.get(request.params["name"])))
+        image = self._images.get(request.params["name"])
+        return Response(json=views.image_history(image, self._images.ancestors(image)))
 
     def create(self, request: Request) -> Response:
         """Pull (`fromImage`) or import of a root tarball (`fromSrc=-`); progress as JSON lines."""
@@ -120,7 +122,11 @@ class Images:
         return Response(status=201)
 
     def remove(self, request: Request) -> Response:
-        removed = self._images.remove(request.params["name"], force=request.query.flag("force"))
+        removed = self._images.remove(
+            request.params["name"],
+            force=request.query.flag("force"),
+            parents=not request.query.flag("noprune"),
+        )
         return Response(json=list(removed))
 
     def prune(self, request: Request) -> Response:

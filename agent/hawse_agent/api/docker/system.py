@@ -77,8 +77,7 @@ def routes(router: Router, engine: Engine) -> None:
         images, containers = engine.images.list(), engine.containers
         answer: dict[str, Any] = {}
         if "image" in asked:
-            layers = {layer.diff_id: layer.content_size for image in images for layer in image.layers}
-            answer["LayersSize"] = sum(layers.values())
+            answer["LayersSize"] = engine.images.disk_usage()
             shared = shared_sizes(images)
             answer["Images"] = [
                 image_summary(image, len(engine.images.users(image.id)), shared[image.id]) for image in images

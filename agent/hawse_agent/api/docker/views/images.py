@@ -74,7 +74,8 @@ def image_inspect(image: Image) -> dict[str, Any]:
     }
 
 
-def image_history(image: Image) -> list[dict[str, Any]]:
+def image_history(image: Image, ancestors: Sequence[Image] = ()) -> list[dict[str, Any]]:
+    """`ancestors`: the images that it was made from on this host, the nearest first."""
     steps = list(zip(image.history, image.history_sizes, strict=True))
     found: list[dict[str, Any]] = [
         {
@@ -87,8 +88,8 @@ def image_history(image: Image) -> list[dict[str, Any]]:
         }
         for step, size in reversed(steps)
     ]
-    if found:
-        found[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None}
+    for step, own in zip(found, (image, *ancestors), strict=False):
+        step |= {"Id": own.id, "Tags": list(own.repo_tags) or None}
     return found
 
 
