@@ -16,6 +16,7 @@ from hawse.images.store import ImageStore
 from hawse.inventory import Connection, Host
 from hawse.playbook import Run, load
 from hawse.report.console import Console
+from hawse.runner.builder import Builder
 from hawse.runner.fleet import Finished, Runner, play_works, validate
 from hawse.ssh.target import Target
 from hawse_agent.errors import HawseError, NotFound, PlanChanged, TaskFailed, Unreachable
@@ -217,12 +218,14 @@ class Scene:
         return Run(inventory=self.run.inventory, project=self.directory, **settings)
 
     def new_runner(self, *, check: bool = False, run_id: str = "run-1") -> Runner:
+        images = ImageStore(self.directory / "images")
         self.runner = Runner(
             run_id=run_id,
             command="play p.yml",
             user="alice",
             reach=self.reach,
-            images=ImageStore(self.directory / "images"),
+            images=images,
+            builder=Builder(images=images, local=lambda: None, remote=self.reach.agent, headers=dict),
             console=Console(self.out, diff=self.diff),
             forks=8,
             check=check,

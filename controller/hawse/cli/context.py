@@ -220,18 +220,31 @@ class Context:
         self._clients[name] = client
         return client
 
-    def _own_agent(self) -> AgentClient:
-        """By its socket; where nobody answers, by `dial`, which starts the daemon."""
+    def listening_agent(self) -> AgentClient | None:
+        """A client of this machine's agent, if it runs and lets us in; nothing is started for it."""
+        from hawse_agent.locations import SOCKET
+        from hawse_agent.paths import SOCKET_ENV
+
+        try:
+            return self._listening(Path(self.environment.get(SOCKET_ENV, "") or SOCKET))
+        except Unreachable:
+            return None
+
+    def _listening(self, path: Path) -> AgentClient:
         from hawse.fleet.client import Identity
         from hawse.fleet.connect import socket_agent
+
+        return socket_agent(path, name=LOCAL, identity=Identity(run=self.run_id, user=self.user))
+
+    def _own_agent(self) -> AgentClient:
+        """By its socket; where nobody answers, by `dial`, which starts the daemon."""
         from hawse.ssh.target import Target
         from hawse_agent.locations import SOCKET
         from hawse_agent.paths import SOCKET_ENV
 
         named = self.environment.get(SOCKET_ENV, "")
         try:
-            identity = Identity(run=self.run_id, user=self.user)
-            return socket_agent(Path(named or SOCKET), name=LOCAL, identity=identity)
+            return self._listening(Path(named or SOCKET))
         except Unreachable:
             if named:
                 raise

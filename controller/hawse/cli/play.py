@@ -174,7 +174,9 @@ def _settings(context: Context, options: argparse.Namespace, *, check: bool) -> 
 def make_runner(context: Context, *, check: bool, diff: bool) -> Runner:
     import io
 
+    from hawse.docker.credentials import registry_config
     from hawse.report.console import Console
+    from hawse.runner.builder import Builder
     from hawse.runner.fleet import Runner
 
     reach: Reach = ContextReach(context)
@@ -186,6 +188,12 @@ def make_runner(context: Context, *, check: bool, diff: bool) -> Runner:
         user=context.user,
         reach=reach,
         images=context.images,
+        builder=Builder(
+            images=context.images,
+            local=context.listening_agent,
+            remote=reach.agent,
+            headers=lambda: registry_config(context.registries.all()),
+        ),
         console=console,
         forks=context.forks,
         check=check,

@@ -15,6 +15,9 @@ from hawse_agent.spec.host import Item, StackSpec
 
 if TYPE_CHECKING:
     from hawse.inventory import Host
+    from hawse.stack import Build
+
+Loaded = tuple[StackSpec, "tuple[Build, ...]"]
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -36,25 +39,36 @@ def _down_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(context: Context, options: argparse.Namespace) -> int:
-    return _apply(context, options, lambda host: _load(context, options, host, options.template))
+    def wanted(host: Host) -> Loaded:
+        builds: list[Build] = []
+        spec = _load(context, options, host, options.template, builds.append)
+        return spec, tuple(builds)
+
+    return _apply(context, options, wanted)
 
 
 def _down(context: Context, options: argparse.Namespace) -> int:
     path = Path(options.template)
 
-    def absent(host: Host) -> StackSpec:
+    def absent(host: Host) -> Loaded:
         if path.is_file():
             name = _load(context, options, host, path).name
         elif "/" in options.template or path.suffix in (".yaml", ".yml", ".j2"):
             raise InputError(f"no such file: {path}")
         else:
             name = options.template
-        return StackSpec(name=name, state="absent", remove_volumes=options.volumes)
+        return StackSpec(name=name, state="absent", remove_volumes=options.volumes), ()
 
     return _apply(context, options, absent)
 
 
-def _load(context: Context, options: argparse.Namespace, host: Host, path: Path) -> StackSpec:
+def _load(
+    context: Context,
+    options: argparse.Namespace,
+    host: Host,
+    path: Path,
+    builds: Callable[[Build], None] = lambda build: None,
+) -> StackSpec:
     from hawse import stack
 
     return stack.load(
@@ -65,19 +79,23 @@ def _load(context: Context, options: argparse.Namespace, host: Host, path: Path)
         profiles=options.profile,
         images=context.image_source,
         host_matches=lambda pattern: context.inventory.matches(pattern, host.name),
+        builds=builds,
     )
 
 
-def _apply(context: Context, options: argparse.Namespace, spec: Callable[[Host], StackSpec]) -> int:
+def _apply(context: Context, options: argparse.Namespace, load: Callable[[Host], Loaded]) -> int:
+    from hawse.runner.builder import work_of
     from hawse.runner.fleet import StackSteps, Work
 
     hosts = context.hosts(options.pattern)
-    items = {}
+    steps = {}
     for host in hosts:  # all of them, before the first connection
-        stack = spec(host)
-        items[host.name] = Item(id="stack", name=f"stack {stack.name}", stack=stack)
+        stack, builds = load(host)
+        for build in builds:
+            work_of(build)
+        steps[host.name] = StackSteps(Item(id="stack", name=f"stack {stack.name}", stack=stack), builds)
     runner = make_runner(context, check=options.check, diff=False)
-    work = Work(hosts=tuple(hosts), program=lambda host: StackSteps(items[host.name]))
+    work = Work(hosts=tuple(hosts), program=lambda host: steps[host.name])
     finished = keep(context, runner, lambda: runner.run([work]))
     if options.check:
         show_plans(context, finished, diff=False)

@@ -208,5 +208,9 @@ def build_query(given: Given, dockerfile: str) -> Json:
 
 def first_line(secrets: Sequence[Secret]) -> bytes:
     """What stands before the context's tar. Not to be shown."""
-    contents = {one.id: base64.b64encode(one.content()).decode() for one in secrets}
-    return json.dumps({"secrets": contents}).encode() + b"\n"
+    return secrets_line({one.id: one.content() for one in secrets})
+
+
+def secrets_line(contents: Mapping[str, bytes]) -> bytes:
+    encoded = {name: base64.b64encode(content).decode() for name, content in contents.items()}
+    return json.dumps({"secrets": encoded}).encode() + b"\n"

@@ -23,6 +23,7 @@ from hawse.playbook.modules import (
 )
 from hawse.playbook.requests import Backup, Restore
 from hawse.playbook.run import Run
+from hawse.stack.build import Build
 from hawse.template import Scope
 from hawse.template.filters import to_bool, to_json
 from hawse.template.lookups import find
@@ -40,6 +41,8 @@ class Lowered:
     items: tuple[Item, ...] = ()
     blobs: Mapping[str, Path] = field(default_factory=dict)
     transfer: Backup | Restore | None = None
+    builds: tuple[Build, ...] = ()
+    """Images of a stack that are built before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ def _checked(call: Call, args: Mapping[str, Any], module: str = "") -> dict[str,
 def _stack(call: Call, run: Run, args: StackArguments) -> Lowered:
     from hawse import stack  # 0.15 s that plays without a stack need not wait for
 
+    builds: list[Build] = []
     if args.src:
         spec = stack.load(
             find(call.scope.search, args.src, "templates"),
@@ -122,16 +126,19 @@ def _stack(call: Call, run: Run, args: StackArguments) -> Lowered:
             profiles=args.profiles,
             images=run.images,
             host_matches=lambda pattern: run.inventory.matches(pattern, call.host),
+            builds=builds.append,
         )
     elif args.state == "absent" and args.name:
         spec = StackSpec(name=args.name)
     else:
         raise InputError("module stack needs the argument 'src'", hint="the Compose file or its template")
     if args.state == "absent":
+        builds.clear()
         spec = StackSpec(name=spec.name, state="absent", remove_volumes=args.remove_volumes)
     elif args.wait is not None:
         spec = replace(spec, wait=args.wait)
-    return Lowered(items=(Item(id=call.id, name=call.name, stack=spec, ignore_errors=call.ignore_errors),))
+    item = Item(id=call.id, name=call.name, stack=spec, ignore_errors=call.ignore_errors)
+    return Lowered(items=(item,), builds=tuple(builds))
 
 
 def _image(call: Call, run: Run, args: ImageArguments) -> Lowered:

@@ -38,6 +38,7 @@ from hawse.playbook.requests import (
 )
 from hawse.playbook.run import FactsNeeded, HostVars, Run
 from hawse.playbook.tags import selected
+from hawse.stack.build import Build
 from hawse.template import NotYet, Promise, Scope, UndefinedVariable
 from hawse.template.filters import to_bool, to_json
 from hawse.template.lookups import find
@@ -499,16 +500,19 @@ def _requests(entries: Sequence[_Entry]) -> list[Apply | Backup | Restore]:
     requests: list[Apply | Backup | Restore] = []
     items: list[Item] = []
     blobs: dict[str, Path] = {}
+    builds: dict[str, tuple[Build, ...]] = {}
     for lowered in (round.lowered for entry in entries for round in entry.rounds):
         items += lowered.items
         blobs |= lowered.blobs
+        if lowered.builds:
+            builds[lowered.items[0].id] = lowered.builds
         if lowered.transfer is not None:
             if items:
-                requests.append(Apply(items=tuple(items), blobs=blobs))
-                items, blobs = [], {}
+                requests.append(Apply(items=tuple(items), blobs=blobs, builds=builds))
+                items, blobs, builds = [], {}, {}
             requests.append(lowered.transfer)
     if items:
-        requests.append(Apply(items=tuple(items), blobs=blobs))
+        requests.append(Apply(items=tuple(items), blobs=blobs, builds=builds))
     return requests
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hawse.stack.build import Build
 from hawse.template import NotYet
 from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.host import Item
@@ -22,6 +23,8 @@ class Apply:
     items: tuple[Item, ...]
     blobs: Mapping[str, Path] = field(default_factory=dict)
     """Digest → file, for contents that are too long to stand in the items."""
+    builds: Mapping[str, tuple[Build, ...]] = field(default_factory=dict)
+    """Images that are built before, by the item whose stack needs them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from hawse.playbook import Apply, GatherFacts, Memory, Play, Program, Run, batch
 from hawse.playbook.requests import Outcome, Step, planned_result, planned_results
 from hawse.report.console import Console, Progress
 from hawse.report.model import HostRecorder, RunReport
+from hawse.runner.builder import Builder
 from hawse.runner.session import Planned, Reach, Session, Steps
+from hawse.stack.build import Build
 from hawse_agent.errors import HawseError
 from hawse_agent.plan.operations import Operation, Plan, make_plan
 from hawse_agent.spec.host import Item
@@ -62,12 +64,14 @@ class Runner:
         user: str,
         reach: Reach,
         images: ImageStore,
+        builder: Builder,
         console: Console,
         forks: int,
         check: bool = False,
     ) -> None:
         self._id, self._command, self._user = run_id, command, user
         self._reach, self._images, self._console = reach, images, console
+        self._builder = builder
         self._forks, self._check = forks, check
         self._started = time.time()
         self._sessions: dict[str, Session] = {}
@@ -136,6 +140,8 @@ class Runner:
             session.close()
 
     def _work(self, work: Work, hosts: Sequence[Host], progress: Progress) -> None:
+        self._builder.hosts = tuple(host.name for host in hosts)
+
         def one(host: Host) -> None:
             self._session(host, progress).run(work.program(host))
 
@@ -177,6 +183,7 @@ class Runner:
                     reach=self._reach,
                     run_id=self._id,
                     images=self._images,
+                    builder=self._builder,
                     progress=progress,
                     recorder=HostRecorder(host=host.name),
                     check=self._check,
@@ -263,11 +270,11 @@ def _unknowns(items: Sequence[Item]) -> list[Operation]:
 class StackSteps:
     """A program of one stack, for `up` and `down`."""
 
-    def __init__(self, item: Item) -> None:
-        self._item = item
+    def __init__(self, item: Item, builds: tuple[Build, ...] = ()) -> None:
+        self._item, self._builds = item, builds
 
     def __iter__(self) -> Iterator[Step]:
-        yield Apply(items=(self._item,))
+        yield Apply(items=(self._item,), builds={self._item.id: self._builds} if self._builds else {})
 
     def feed(self, answer: Mapping[str, Any]) -> None:
         """There is no later step that could use it; the events have told all."""

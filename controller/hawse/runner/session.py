@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ from hawse.report.console import Progress
 from hawse.report.model import HostRecorder, Result
 from hawse.report.text import short_size
 from hawse.runner import offline
-from hawse_agent.distribution.reference import familiar
+from hawse.runner.builder import Builder
+from hawse_agent.distribution.reference import canonical, familiar
 from hawse_agent.errors import (
     HawseError,
     HostRefused,
@@ -40,7 +41,7 @@ from hawse_agent.errors import (
     Unreachable,
 )
 from hawse_agent.plan.operations import Operation
-from hawse_agent.spec.host import HostSpec
+from hawse_agent.spec.host import HostSpec, Item
 
 _PIECE = 1 << 18
 _PLANS = 3
@@ -91,6 +92,7 @@ class Session:
     images: ImageStore
     progress: Progress
     recorder: HostRecorder
+    builder: Builder
     check: bool = False
     peers: frozenset[str] = frozenset()
     """The hosts of this run: each of them gets an agent anyway, so its facts can be asked for."""
@@ -191,18 +193,23 @@ class Session:
     def _items(self, step: Apply) -> Mapping[str, Any]:
         client = self._connect()
         if client is None:
-            operations = offline.plan(step.items)
+            operations = _with_builds(step, offline.plan(step.items))
             self.operations += operations
             self.unplanned += [item.name for item in step.items]
             return planned_results(step.items, operations)
-        spec = HostSpec(items=step.items, login_user=self.reach.login_user(self.name), run_id=self.run_id)
+        items = step.items if self.check else self._built(step)
+        spec = HostSpec(items=items, login_user=self.reach.login_user(self.name), run_id=self.run_id)
         if self.check:
             self._say("planning")
             answer = client.plan(spec)
-            self.operations += answer.plan.operations
+            operations = _with_builds(step, answer.plan.operations)
+            self.operations += operations
             files = {digest: str(path.absolute()) for digest, path in step.blobs.items()}
             self.planned.append(Planned(spec=spec, digest=answer.plan.digest, files=files))
-            return planned_results(step.items, answer.plan.operations)
+            self.unplanned += [
+                f"build {build.reference}" for builds in step.builds.values() for build in builds
+            ]
+            return planned_results(step.items, operations)
         for attempt in itertools.count(1):
             self._say("planning")
             try:
@@ -211,6 +218,27 @@ class Session:
                 if attempt == _PLANS:
                     raise
         raise AssertionError
+
+    def _built(self, step: Apply) -> tuple[Item, ...]:
+        """The items with the images that were built for them."""
+        items = []
+        for item in step.items:
+            for build in step.builds.get(item.id, ()):
+                assert item.stack is not None
+                source, now = self.builder.source(build, self._say)
+                if now:
+                    result = Result(item=item.id, name=f"build {build.reference}", status="ok", changed=True)
+                    self.progress.result(self.name, result)
+                same = canonical(build.reference)
+                images = (
+                    replace(source, reference=image.reference)
+                    if canonical(image.reference) == same
+                    else image
+                    for image in item.stack.images
+                )
+                item = replace(item, stack=replace(item.stack, images=tuple(images)))
+            items.append(item)
+        return tuple(items)
 
     def _carry_out(
         self, client: AgentClient, spec: HostSpec, answer: PlanAnswer, files: Mapping[str, str | Path]
@@ -369,6 +397,32 @@ class Session:
     def _say(self, text: str) -> None:
         self._doing = text
         self.progress.note(self.name, text)
+
+
+def _with_builds(step: Apply, operations: Iterable[Operation]) -> list[Operation]:
+    """What check mode says: an image that is built here before is not pulled."""
+    wanted = {
+        (item, canonical(build.reference)): build for item, builds in step.builds.items() for build in builds
+    }
+    kept = [
+        operation
+        for operation in operations
+        if operation.kind != "image"
+        or operation.action != "pull"
+        or (operation.item, canonical(operation.name)) not in wanted
+    ]
+    first = [
+        Operation(
+            item=item,
+            action="run",
+            kind="build",
+            name=build.reference,
+            reason=f"of {build.context}",
+            unknown=True,
+        )
+        for (item, _), build in wanted.items()
+    ]
+    return [*first, *kept]
 
 
 def _images(spec: HostSpec, blobs: set[str]) -> Iterator[str]:

@@ -25,11 +25,11 @@ class ProjectFiles:
         self._render = render
 
     def exists(self, name: str) -> bool:
-        return self._path(name).is_file()
+        return self.path(name).is_file()
 
     def read(self, name: str, where: str) -> bytes:
         """Raises InputError, with `where` the file is asked for, when it cannot be read or rendered."""
-        path = self._path(name)
+        path = self.path(name)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -51,9 +51,9 @@ class ProjectFiles:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise InputError(f"env file {name} is not UTF-8 text", where=where) from error
-        return parse_env(text, str(self._path(name)), variables, raw=raw)
+        return parse_env(text, str(self.path(name)), variables, raw=raw)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
         return self._directory / Path(name).expanduser()
 
 

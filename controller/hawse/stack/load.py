@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hawse.stack.build import Build
 from hawse.stack.document import Document, interpolated, parse
 from hawse.stack.files import ProjectFiles
 from hawse.stack.lower import Lowering
@@ -29,12 +30,14 @@ def load(
     profiles: Sequence[str] = (),
     images: Callable[[str], ImageSource | None] = lambda reference: None,
     host_matches: Callable[[str], bool] = lambda pattern: True,
+    builds: Callable[[Build], None] = lambda build: None,
 ) -> StackSpec:
     """The stack of `path` on one host.
 
     `variables` are the host's, for Jinja; `environment` is what `${VAR}`, a config's `environment:` and keys
     without a value refer to. `images` knows the images that the controller holds; `host_matches` tells
-    whether the host is in an inventory pattern. Raises InputError.
+    whether the host is in an inventory pattern; `builds` hears of the images that are to be built first.
+    Raises InputError.
     """
     document = _read(path, variables)
     if document.value is None:
@@ -61,6 +64,7 @@ def load(
         profiles=profiles,
         images=images,
         host_matches=host_matches,
+        builds=builds,
     ).stack()
 
 
@@ -138,6 +142,8 @@ def _problem(document: Document, item: Any) -> tuple[int, InputError]:
         path = (*path, context["key"])
         message = f"{context['key']!r} is not supported by Hawse"
         return document.line(path), NotSupported(message, where=document.where(path))
+    if item["type"] == "missing_here":
+        return document.line(path), document.error(path, str(item["msg"]))
     if item["type"] == "missing":
         return document.line(path[:-1]), document.error(path[:-1], f"missing key {path[-1]!r}")
     message = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")

@@ -18,15 +18,17 @@ import base64
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
 from hawse.stack import model
+from hawse.stack.build import Build
 from hawse.stack.document import Document, Path
 from hawse.stack.files import ProjectFiles
-from hawse_agent.errors import InputError
+from hawse_agent.errors import InputError, NotSupported
 from hawse_agent.spec.container import (
     ContainerSpec,
     DependsCondition,
@@ -74,9 +76,17 @@ class Lowering:
     profiles: Sequence[str]
     images: Callable[[str], ImageSource | None]
     host_matches: Callable[[str], bool]
+    builds: Callable[[Build], None]
 
     def stack(self) -> StackSpec:
         containers = [spec for service in self._placed for spec in self._containers(service)]
+        built: dict[str, Build] = {}
+        for key in self._placed:
+            build = self._build(key)
+            if build is not None and built.setdefault(build.reference, build) != build:
+                raise self._error(key, "build", message=f"{build.reference} is built in two ways")
+        for build in built.values():
+            self.builds(build)
         self._check_names(containers)
         self._check_ports()
         networks = {endpoint.network for spec in containers for endpoint in spec.networks}
@@ -172,7 +182,7 @@ class Lowering:
         no_new_privileges, seccomp = self._security(key)
         spec = ContainerSpec(
             name="",
-            image=service.image,
+            image=self._image(key),
             command=_tuple(service.command),
             entrypoint=_tuple(service.entrypoint),
             environment=self._environment(key),
@@ -229,6 +239,51 @@ class Lowering:
             depends_on=depends,
         )
         return [replace(spec, name=name) for name in self._names(key)]
+
+    # images that are built
+
+    def _image(self, key: str) -> str:
+        return self.compose.services[key].image or f"{self.name}-{key.lower()}"
+
+    def _build(self, key: str) -> Build | None:
+        build = self.compose.services[key].build
+        if build is None:
+            return None
+        if re.match(r"([a-z+]+://|git@|github\.com/)", build.context):
+            message = f"a context from elsewhere is not supported by Hawse: {build.context}"
+            raise NotSupported(message, where=self.document.where(("services", key, "build")))
+        context = self.files.path(build.context)
+        return Build(
+            reference=self._image(key),
+            context=str(context),
+            dockerfile=str(context / build.dockerfile) if build.dockerfile else "",
+            text=build.dockerfile_inline,
+            arguments={
+                name: self.environment.get(name) if value is None else value
+                for name, value in build.args.items()
+            },
+            labels=build.labels,
+            target=build.target,
+            network=build.network,
+            tags=tuple(build.tags),
+            no_cache=build.no_cache,
+            pull=build.pull,
+            extra_hosts=tuple(build.extra_hosts),
+            shm_size=build.shm_size,
+            ulimits=tuple(
+                {"Name": name, "Soft": limit.soft, "Hard": limit.hard}
+                for name, limit in build.ulimits.items()
+            ),
+            secrets=dict(self._build_secrets(key, build)),
+        )
+
+    def _build_secrets(self, key: str, build: model.Build) -> Iterator[tuple[str, bytes]]:
+        for index, use in enumerate(build.secrets):
+            if use.source not in self.compose.secrets:
+                path = ("services", key, "build", "secrets", index)
+                hint = _close(use.source, self.compose.secrets)
+                raise self.document.error(path, f"there is no secret {use.source!r}", hint=hint)
+            yield use.target or use.source, self._content("secrets", use.source)
 
     def _environment(self, key: str) -> dict[str, str]:
         service = self.compose.services[key]

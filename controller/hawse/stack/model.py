@@ -358,12 +358,66 @@ def _shared_namespace(*plain: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+class BuildSecret(Strict):
+    not_supported = frozenset({"uid", "gid", "mode"})
+    source: Text
+    target: Text = ""
+
+
+class Build(Strict):
+    not_supported = frozenset(
+        {
+            *("additional_contexts", "cache_from", "cache_to", "entitlements", "isolation", "platforms"),
+            *("privileged", "provenance", "sbom", "ssh"),
+        }
+    )
+    context: Text = "."
+    dockerfile: Text = ""
+    dockerfile_inline: str | None = None
+    args: Environment = {}
+    target: Text = ""
+    labels: Pairs = {}
+    network: Literal["default", "none", "host", ""] = ""
+    secrets: list[
+        Annotated[
+            BuildSecret,
+            BeforeValidator(
+                lambda v: v if isinstance(v, Mapping) else {"source": values.text(v)},
+                json_schema_input_type=str | BuildSecret,
+            ),
+        ]
+    ] = []
+    tags: list[Text] = []
+    no_cache: Bool = False
+    pull: Bool = False
+    extra_hosts: Annotated[
+        list[str],
+        BeforeValidator(values.extra_hosts, json_schema_input_type=list[str] | dict[str, str | list[str]]),
+    ] = []
+    shm_size: Size = 0
+    ulimits: dict[
+        str,
+        Annotated[
+            UlimitPair,
+            BeforeValidator(
+                lambda v: v if isinstance(v, Mapping) else _ulimit(v),
+                json_schema_input_type=int | UlimitPair,
+            ),
+        ],
+    ] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dockerfile and self.dockerfile_inline is not None:
+            raise ValueError("dockerfile and dockerfile_inline exclude each other")
+        return self
+
+
 class Service(Strict):
     not_supported = frozenset(
         {
             "annotations",
             "attach",
-            "build",
             "cgroup",
             "cgroup_parent",
             "cpu_count",
@@ -393,7 +447,9 @@ class Service(Strict):
             "use_api_socket",
         }
     )
-    image: Text
+    image: Text = ""
+    """May be left out where it is built: then `<stack>-<service>`."""
+    build: Annotated[Build | None, _long(lambda v: {"context": values.text(v)})] = None
     command: Argv = None
     entrypoint: Argv = None
     environment: Environment = {}
@@ -524,6 +580,12 @@ class Service(Strict):
     uts: Literal["host", ""] = ""
     userns_mode: Literal["auto", "host", ""] = ""
     hawse: ServicePlacement = Field(default=ServicePlacement(), alias="x-hawse")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.image and self.build is None:
+            raise PydanticCustomError("missing_here", "missing key 'image'")
+        return self
 
 
 # the sections beside services

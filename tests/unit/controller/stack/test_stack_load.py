@@ -601,7 +601,8 @@ def test_mistakes(stack: Any, tmp_path: Path, text: str, message: str, hint: str
 @pytest.mark.parametrize(
     ("keys", "key"),
     [
-        ("build: .", "services.web.build"),
+        ("build: {platforms: [linux/arm64]}", "services.web.build.platforms"),
+        ("build: {ssh: [default]}", "services.web.build.ssh"),
         ("platform: linux/arm64", "services.web.platform"),
         ("links: [db]", "services.web.links"),
         ("deploy: {placement: {}}", "services.web.deploy.placement"),
