@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -85,9 +86,18 @@ class Row:
     judge: Literal["dockerd", "reference"] = "dockerd"
     expected: Mapping[str, Any] = field(default_factory=dict)
     """With `reference`: tree and config as in `imagecontents.Contents`; config may be a part of it."""
+    file: str = "Dockerfile"
     secrets: Mapping[str, str] = field(default_factory=dict)
+    """Given by the agent's own POST /hawse/v1/build, since docker's own has no place for them."""
     volatile: tuple[str, ...] = ()
     """Paths whose content is the machine's."""
+    needs: tuple[str, ...] = ()
+    """Images of `buildapps` besides the base."""
+    heavy: bool = False
+    """Not in every run of the tests."""
+    runs: tuple[str, ...] = ()
+    """What a container of the result is given, and what it prints."""
+    prints: str = ""
     served: Mapping[str, bytes] = field(default_factory=dict)
     """Files at http://127.0.0.1:PORT/."""
 
@@ -160,6 +170,18 @@ FROM corpus/base:1 AS broken
 RUN exit 7
 """,
     options=("--target", "first"),
+)
+
+row(
+    "file",
+    "docker build -f, several -t",
+    """
+FROM corpus/base:1
+COPY . /c
+""",
+    file="docker/web.Dockerfile",
+    context={"f": "f\n"},
+    options=("-f", "docker/web.Dockerfile", "-t", "corpus/second:2"),
 )
 
 row(
@@ -406,6 +428,20 @@ FROM corpus/base:1
 VOLUME /a /b
 VOLUME ["/c d", "/a"]
 """,
+)
+
+row(
+    "volume-later",
+    "VOLUME: what RUN changes there afterwards is not kept, what COPY does is",
+    """
+FROM corpus/base:1
+RUN mkdir /v && echo before > /v/before
+VOLUME /v
+RUN echo run > /v/run && rm /v/before && echo run > /outside
+COPY f /v/
+RUN ls /v > /seen
+""",
+    context={"f": "f\n"},
 )
 
 row(
@@ -780,4 +816,342 @@ ADD http://127.0.0.1:{PORT}/file.txt http://127.0.0.1:{PORT}/a.tar /dir/
 ADD --chown=bob http://127.0.0.1:{PORT}/file.txt /owned
 """,
     served=SERVED,
+)
+
+# What only BuildKit has: by hand, from the reference
+
+
+def reference(name: str, feature: str, dockerfile: str, tree: Mapping[str, str], **fields: Any) -> None:
+    config = fields.pop("config", {})
+    whiteouts = fields.pop("whiteouts", [])
+    row(
+        name,
+        feature,
+        dockerfile,
+        judge="reference",
+        expected={"tree": dict(tree), "config": config, "whiteouts": whiteouts},
+        **fields,
+    )
+
+
+reference(
+    "run-heredoc",
+    "RUN: heredocs as script, as program, as a command's input; tabs; several",
+    """
+FROM corpus/base:1
+ENV v=value
+RUN <<EOF
+echo $v > /script
+cd /tmp
+pwd >> /script
+EOF
+RUN <<EOF
+#!/bin/awk -f
+BEGIN { print "awk, $v" > "/program" }
+EOF
+RUN cat > /input <<-EOF && cat > /quoted <<'QUOTED'
+	tabs gone $v
+	EOF
+$v
+QUOTED
+SHELL ["/bin/sh", "-euc"]
+RUN <<EOF
+false || echo "$-" | tr -dc eu > /shell
+EOF
+""",
+    {
+        "/script": 'file 0644 0:0 "value\\n/tmp\\n"',
+        "/program": 'file 0644 0:0 "awk, $v\\n"',
+        "/input": 'file 0644 0:0 "tabs gone value\\n"',
+        "/quoted": 'file 0644 0:0 "$v\\n"',
+        "/shell": 'file 0644 0:0 "ue"',
+    },
+)
+
+reference(
+    "copy-heredoc",
+    "COPY: heredocs are files; variables unless quoted; modes and owners",
+    r"""
+FROM corpus/base:1
+ENV v=value
+COPY <<one <<"two" f /files/
+$v "quoted" \$v
+one
+$v
+two
+COPY --chmod=750 --chown=bob <<EOF /opt/tool
+#!/bin/sh
+EOF
+ADD <<-EOF /added
+	no tab
+	EOF
+""",
+    {
+        "/files": "dir 0755 0:0",
+        "/files/one": 'file 0644 0:0 "value \\"quoted\\" $v\\n"',
+        "/files/two": 'file 0644 0:0 "$v\\n"',
+        "/files/f": 'file 0644 0:0 "f\\n" @',
+        "/opt": "dir 0755 1000:1000",
+        "/opt/tool": 'file 0750 1000:1000 "#!/bin/sh\\n"',
+        "/added": 'file 0644 0:0 "no tab\\n"',
+    },
+    context={"f": "f\n"},
+)
+
+reference(
+    "copy-chmod",
+    "COPY and ADD --chmod: octal, symbolic, of files and directories",
+    """
+FROM corpus/base:1
+ARG mode=600
+COPY --chmod=751 d /octal
+COPY --chmod=u=rwX,go=rX d /symbolic
+COPY --chmod=$mode d/run /variable
+ADD --chmod=4755 --chown=5:6 d/run /setuid
+""",
+    {
+        "/octal": "dir 0751 0:0",
+        "/octal/run": 'file 0751 0:0 "r\\n" @',
+        "/octal/plain": 'file 0751 0:0 "p\\n" @',
+        "/symbolic": "dir 0755 0:0",
+        "/symbolic/run": 'file 0755 0:0 "r\\n" @',
+        "/symbolic/plain": 'file 0644 0:0 "p\\n" @',
+        "/variable": 'file 0600 0:0 "r\\n" @',
+        "/setuid": 'file 4755 5:6 "r\\n" @',
+    },
+    context={
+        "d": directory(0o700),
+        "d/run": Node(data=b"r\n", mode=0o700),
+        "d/plain": Node(data=b"p\n", mode=0o600),
+    },
+)
+
+reference(
+    "copy-link",
+    "COPY --link",
+    """
+FROM corpus/base:1 AS build
+RUN echo built > /built
+FROM corpus/base:1
+COPY --link f /dir/
+COPY --link --from=build --chown=7:8 /built /dir/built
+""",
+    {
+        "/dir": "dir 0755 0:0",
+        "/dir/f": 'file 0644 0:0 "f\\n" @',
+        "/dir/built": 'file 0644 7:8 "built\\n"',
+    },
+    context={"f": "f\n"},
+)
+
+reference(
+    "mount-cache",
+    "RUN --mount=type=cache: kept from step to step, no part of the image; ids and owners",
+    """
+FROM corpus/base:1
+RUN --mount=type=cache,target=/cache echo one > /cache/f
+RUN --mount=type=cache,target=/cache cat /cache/f > /seen
+RUN --mount=type=cache,id=corpus-own,target=/cache,uid=5,gid=6,mode=0750 stat -c '%a %u:%g' /cache > /owner
+RUN --mount=type=cache,id=/cache,target=/other,ro cat /other/f > /same; touch /other/x || echo ro > /ro
+RUN find /cache /other > /left
+""",
+    {
+        "/cache": "dir 0755 0:0",
+        "/other": "dir 0755 0:0",
+        "/seen": 'file 0644 0:0 "one\\n"',
+        "/owner": 'file 0644 0:0 "750 5:6\\n"',
+        "/same": 'file 0644 0:0 "one\\n"',
+        "/ro": 'file 0644 0:0 "ro\\n"',
+        "/left": 'file 0644 0:0 "/cache\\n/other\\n"',
+    },
+)
+
+reference(
+    "mount-bind",
+    "RUN --mount=type=bind: of the context, a stage, an image; writes are dropped",
+    """
+FROM corpus/base:1 AS build
+RUN mkdir /out && echo built > /out/f
+FROM corpus/base:1
+RUN --mount=target=/src cat /src/d/f > /context; touch /src/x 2> /dev/null || echo ro > /ro
+RUN --mount=type=bind,source=d,target=/src,rw echo new > /src/new && ls /src > /written
+RUN --mount=type=bind,from=build,source=/out,target=/src cat /src/f > /stage
+RUN --mount=from=corpus/base:1,source=/etc/group,target=/group head -n 1 /group > /image
+""",
+    {
+        "/src": "dir 0755 0:0",
+        "/group": 'file 0755 0:0 ""',
+        "/context": 'file 0644 0:0 "f\\n"',
+        "/ro": 'file 0644 0:0 "ro\\n"',
+        "/written": 'file 0644 0:0 "f\\nnew\\n"',
+        "/stage": 'file 0644 0:0 "built\\n"',
+        "/image": 'file 0644 0:0 "root:x:0:\\n"',
+    },
+    context={"d/f": "f\n"},
+)
+
+reference(
+    "mount-tmpfs",
+    "RUN --mount=type=tmpfs: empty, of its size, gone afterwards",
+    """
+FROM corpus/base:1
+RUN mkdir /t && echo below > /t/below
+RUN --mount=type=tmpfs,target=/t,size=1m ls /t > /empty; touch /t/x; df -k /t | awk 'NR==2 {print $2}' > /size
+RUN ls /t > /after
+""",
+    {
+        "/t": "dir 0755 0:0",
+        "/t/below": 'file 0644 0:0 "below\\n"',
+        "/empty": 'file 0644 0:0 ""',
+        "/size": 'file 0644 0:0 "1024\\n"',
+        "/after": 'file 0644 0:0 "below\\n"',
+    },
+)
+
+reference(
+    "mount-secret",
+    "RUN --mount=type=secret: as file, as variable, its mode and owner; nothing of it is kept",
+    """
+FROM corpus/base:1
+RUN --mount=type=secret,id=token wc -c < /run/secrets/token > /length && stat -c %a /run/secrets/token > /mode
+RUN --mount=type=secret,id=token,target=/root/t,mode=0440,uid=5,gid=6 stat -c '%a %u:%g' /root/t > /owner
+RUN --mount=type=secret,id=token,env=TOKEN echo ${#TOKEN} > /variable
+RUN --mount=type=secret,id=nosuch ls /run/secrets/nosuch || echo none > /none
+RUN env | grep TOKEN || echo gone > /gone
+""",
+    {
+        "/length": 'file 0644 0:0 "6\\n"',
+        "/mode": 'file 0644 0:0 "400\\n"',
+        "/owner": 'file 0644 0:0 "440 5:6\\n"',
+        "/variable": 'file 0644 0:0 "6\\n"',
+        "/none": 'file 0644 0:0 "none\\n"',
+        "/gone": 'file 0644 0:0 "gone\\n"',
+    },
+    secrets={"token": "s3cret"},
+)
+
+reference(
+    "run-network",
+    "RUN --network=none and default",
+    """
+FROM corpus/base:1
+RUN --network=none ls /sys/class/net > /none
+RUN --network=default ls /sys/class/net | wc -l > /default
+""",
+    {"/none": 'file 0644 0:0 "lo\\n"', "/default": 'file 0644 0:0 "2\\n"'},
+)
+
+reference(
+    "variables-of-bash",
+    "variables: # ## % %% / // and ?",
+    r"""
+FROM corpus/base:1
+ENV path=/usr/local/lib/x.tar.gz
+ENV a=${path##*/} b=${path#*/} c=${path%.*} d=${path%%.*} e=${path/l/L} f=${path//\//-} g=${path:?there}
+""",
+    {},
+    config={
+        "Env": [
+            "PATH=/bin:/sbin:/usr/bin:/usr/sbin",
+            "path=/usr/local/lib/x.tar.gz",
+            "a=x.tar.gz",
+            "b=usr/local/lib/x.tar.gz",
+            "c=/usr/local/lib/x.tar",
+            "d=/usr/local/lib/x",
+            "e=/usr/Local/lib/x.tar.gz",
+            "f=-usr-local-lib-x.tar.gz",
+            "g=/usr/local/lib/x.tar.gz",
+        ]
+    },
+)
+
+reference(
+    "add-options",
+    "ADD --checksum and --unpack",
+    f"""
+FROM corpus/base:1
+ARG digest={hashlib.sha256(SERVED["file.txt"]).hexdigest()}
+ADD --checksum=sha256:$digest http://127.0.0.1:{PORT}/file.txt /checked
+ADD --unpack=true http://127.0.0.1:{PORT}/a.tar /unpacked/
+ADD --unpack=false a.tar /packed/
+""",
+    {
+        "/checked": 'file 0600 0:0 "from the net\\n" @',
+        "/unpacked": "dir 0755 0:0",
+        "/unpacked/in": 'file 0644 0:0 "in\\n" @',
+        "/packed": "dir 0755 0:0",
+        "/packed/a.tar": f"file 0644 0:0 {len(SERVED['a.tar'])} bytes "
+        f"{hashlib.sha256(SERVED['a.tar']).hexdigest()[:16]} @",
+    },
+    served=SERVED,
+    context={"a.tar": SERVED["a.tar"]},
+)
+
+reference(
+    "copy-from-later",
+    "COPY --from a stage that comes later in the file",
+    """
+FROM corpus/base:1 AS last
+COPY --from=first /f /f
+FROM corpus/base:1 AS first
+RUN echo first > /f
+""",
+    {"/f": 'file 0644 0:0 "first\\n"'},
+    options=("--target", "last"),
+)
+
+reference(
+    "copy-above",
+    "COPY: .. leads nowhere above the context",
+    """
+FROM corpus/base:1
+COPY ../../f /../../g
+""",
+    {"/g": 'file 0644 0:0 "f\\n" @'},
+    context={"f": "f\n"},
+)
+
+reference(
+    "start-interval",
+    "HEALTHCHECK --start-interval",
+    """
+FROM corpus/base:1
+HEALTHCHECK --start-interval=2s --start-period=10s CMD ["true"]
+""",
+    {},
+    config={
+        "Healthcheck": {
+            "Test": ["CMD", "true"],
+            "StartInterval": 2_000_000_000,
+            "StartPeriod": 10_000_000_000,
+        }
+    },
+)
+
+reference(
+    "automatic-platform-arguments",
+    "TARGETPLATFORM and the like",
+    """
+FROM --platform=$BUILDPLATFORM corpus/base:1
+RUN echo "[$TARGETARCH]" > /undeclared
+ARG TARGETPLATFORM TARGETOS TARGETARCH TARGETVARIANT
+RUN echo "$TARGETPLATFORM $TARGETOS $TARGETARCH [$TARGETVARIANT]" > /declared
+""",
+    {
+        "/undeclared": 'file 0644 0:0 "[]\\n"',
+        "/declared": 'file 0644 0:0 "linux/amd64 linux amd64 []\\n"',
+    },
+)
+
+reference(
+    "directives",
+    "directives syntax and check",
+    """
+# syntax=docker/dockerfile:1
+# check=skip=JSONArgsRecommended
+FROM corpus/base:1
+CMD echo hi
+""",
+    {},
+    config={"Cmd": ["/bin/sh", "-c", "echo hi"]},
 )

@@ -7,21 +7,25 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.client
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.support import busybox, imagecontents, isolation, linux
-from tests.support.buildrows import BASE, PORT, ROWS, Row, tar
+from tests.support import buildapps, busybox, imagecontents, isolation, linux
+from tests.support.buildrows import BASE, PORT, ROWS, Context, Row, tar
 from tests.support.dockerd import Dockerd
 
 RECORDED = Path(__file__).resolve().parents[1] / "data/builds"
@@ -35,10 +39,12 @@ def recorded(name: str) -> dict[str, Any]:
 class Corpus:
     """Builds rows with one engine's socket; images that rows share are made once."""
 
-    def __init__(self, socket: Path, scratch: Path) -> None:
-        self._environment = {**os.environ, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "0"}
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self._socket = path
+        self._environment = {**os.environ, "DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
         self._scratch = scratch
-        self._saved: dict[str, Path] = {}
+        self._loaded: set[str] = set()
+        self._archives: dict[str, Path] = {}
 
     def load_base(self) -> None:
         layer = busybox.make_layer(self._scratch / "root")
@@ -46,19 +52,42 @@ class Corpus:
         path = f"PATH={':'.join(f'/{one}' for one in ('bin', 'sbin', 'usr/bin', 'usr/sbin'))}"
         self.docker("import", "-c", f"ENV {path}", "-c", 'CMD ["sh"]', "-", BASE, input=packed)
 
+    def can_build(self, row: Row) -> bool:
+        """Whether this machine has what the images below it are made from."""
+        return all(buildapps.base_of(name)[0]() for name in self._applications(row))
+
     def build(self, row: Row) -> dict[str, Any]:
-        """Contents of what it makes, as JSON values."""
+        """Contents of what it makes, as JSON values. What `row.runs` prints must be what it says."""
+        for name in self._applications(row) - self._loaded:
+            self._load(name)
         for name, dockerfile in row.before.items():
-            self._build(dockerfile, {}, ("-t", name), directory=False)
+            self._build({"Dockerfile": dockerfile}, ("-t", name), directory=False)
         context = row.context() if callable(row.context) else row.context
         with _served(row):
-            self._build(row.dockerfile, context, ("-t", "corpus/row", *row.options), directory=row.directory)
+            context = {row.file: row.dockerfile, **context}
+            if row.secrets:
+                self._build_with_secrets(context, row.secrets)
+            else:
+                self._build(context, ("-t", "corpus/row", *row.options), directory=row.directory)
         base = self._archive(row.base) if row.base else None
+        if row.prints:
+            printed = self.docker("run", "--rm", "corpus/row", *row.runs)
+            assert printed == row.prints, printed
         archive = self._save("corpus/row", self._scratch / "row.tar")
         return imagecontents.read(archive, base=base, volatile=row.volatile).to_json()
 
-    def _build(self, dockerfile: str, context: Any, options: tuple[str, ...], *, directory: bool) -> None:
-        packed = tar({"Dockerfile": dockerfile, **context})
+    def clear(self) -> None:
+        """Removes all that rows have made, but the base."""
+        names = self.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
+        made = [name for name in names if name.startswith("corpus/") and name != BASE]
+        if made:
+            self.docker("image", "rm", "-f", *made)
+        self.docker("builder", "prune", "-af")
+        self._loaded.clear()
+        self._archives = {name: path for name, path in self._archives.items() if name == BASE}
+
+    def _build(self, context: Context, options: tuple[str, ...], *, directory: bool) -> None:
+        packed = tar(context)
         if not directory:
             self.docker("build", *options, "-", input=packed)
             return
@@ -66,9 +95,36 @@ class Corpus:
             subprocess.run(["tar", "-C", top, "-x"], input=packed, check=True)
             self.docker("build", *options, top)
 
+    def _build_with_secrets(self, context: Context, secrets: Mapping[str, str]) -> None:
+        """By the agent's own call."""
+        encoded = {name: base64.b64encode(value.encode()).decode() for name, value in secrets.items()}
+        body = json.dumps({"secrets": encoded}).encode() + b"\n" + tar(context)
+        connection = http.client.HTTPConnection("agent", timeout=300)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with contextlib.closing(connection):
+            connection.sock.connect(str(self._socket))
+            connection.request("POST", "/hawse/v1/build?t=corpus/row", body)
+            answer = connection.getresponse()
+            said = answer.read().decode()
+        assert answer.status == 200 and '"error"' not in said, said
+        assert not any(value in said for value in secrets.values()), said
+
+    @staticmethod
+    def _applications(row: Row) -> set[str]:
+        return {name for name in (row.base, *row.needs) if name in buildapps.BASES}
+
+    def _load(self, name: str) -> None:
+        root = self._scratch / "root.tar"
+        buildapps.base_of(name)[1](root)
+        self.docker("import", "-c", f"ENV {buildapps.PATH}", str(root), name)
+        root.unlink()
+        self._loaded.add(name)
+
     def _archive(self, name: str) -> Path:
-        path = self._scratch / f"{name.replace('/', '-')}.tar"
-        return self._save(name, path)
+        if name not in self._archives:
+            path = self._scratch / f"{name.replace('/', '-')}.tar"
+            self._archives[name] = self._save(name, path)
+        return self._archives[name]
 
     def _save(self, name: str, path: Path) -> Path:
         self.docker("save", "-o", str(path), name)
@@ -109,27 +165,40 @@ def _served(row: Row) -> Iterator[None]:
                 thread.join()
 
 
+@contextlib.contextmanager
+def of_dockerd(root: Path, scratch: Path) -> Iterator[Corpus]:
+    """With a dockerd of its own; this thread is in that one's network namespace meanwhile, where ADD looks
+    for addresses."""
+    dockerd = Dockerd(root / "of/the/agent/d")  # deeper than what is looked through for leaks
+    try:
+        with (
+            open("/proc/thread-self/ns/net", "rb") as ours,
+            open(f"/proc/{dockerd.pid}/ns/net", "rb") as theirs,
+        ):
+            linux.setns(theirs.fileno(), linux.CLONE_NEWNET)
+            try:
+                corpus = Corpus(dockerd.socket, scratch)
+                corpus.load_base()
+                yield corpus
+            finally:
+                linux.setns(ours.fileno(), linux.CLONE_NEWNET)
+    finally:
+        dockerd.close()
+        shutil.rmtree(root)
+
+
 def main(names: list[str]) -> None:
     session = isolation.current()
     assert session is not None, "needs a session: see the docstring"
     RECORDED.mkdir(parents=True, exist_ok=True)
-    dockerd = Dockerd(session.directory / "peer")
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            with open(f"/proc/{dockerd.pid}/ns/net", "rb") as namespace:
-                linux.setns(namespace.fileno(), linux.CLONE_NEWNET)  # where ADD looks for addresses
-            corpus = Corpus(dockerd.socket, Path(scratch))
-            corpus.load_base()
-            for name in names or [name for name, row in ROWS.items() if row.judge == "dockerd"]:
-                try:
-                    found = corpus.build(ROWS[name])
-                except AssertionError as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-                    continue
-                text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
-                (RECORDED / f"{name}.json").write_text(f"{text}\n")
-    finally:
-        dockerd.close()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        of_dockerd(session.directory / "peer", Path(scratch)) as corpus,
+    ):
+        for name in names or [name for name, row in ROWS.items() if row.judge == "dockerd"]:
+            found = corpus.build(ROWS[name])
+            text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
+            (RECORDED / f"{name}.json").write_text(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""Each feature of Dockerfiles by a Dockerfile of its own (`tests/support/buildrows.py`): the same files and
+the same configuration as dockerd's builder makes, or as the reference says of what only BuildKit has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support import dockerd, isolation, recordbuilds
+from tests.support.agent import AgentUnderTest
+from tests.support.buildrows import ROWS
+from tests.support.recordbuilds import Corpus
+
+
+@pytest.fixture(scope="module")
+def with_base(daemon: AgentUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    corpus = Corpus(daemon.socket, tmp_path_factory.mktemp("corpus"))
+    corpus.load_base()
+    return corpus
+
+
+@pytest.fixture
+def corpus(with_base: Corpus, no_leaks: None) -> Iterator[Corpus]:
+    yield with_base
+    with_base.clear()
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    session = isolation.current()
+    if session is None or not dockerd.available():
+        pytest.skip("needs dockerd, in a session (make test-peers)")
+    with recordbuilds.of_dockerd(session.directory / "peer", tmp_path_factory.mktemp("peer")) as corpus:
+        yield corpus
+
+
+BY_DOCKERD = {name: row for name, row in ROWS.items() if row.judge == "dockerd"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] if row.heavy else []) for name, row in BY_DOCKERD.items()],
+)
+def test_the_same_as_dockerd(name: str, corpus: Corpus) -> None:
+    if not corpus.can_build(ROWS[name]):
+        pytest.skip("needs an image that cannot be made here: see tests/support/buildapps.py")
+    assert corpus.build(ROWS[name]) == recordbuilds.recorded(name)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.judge == "reference"])
+def test_as_the_reference_says(name: str, corpus: Corpus) -> None:
+    found = corpus.build(ROWS[name])
+    expected = ROWS[name].expected
+    assert found["tree"] == dict(sorted(expected["tree"].items()))
+    assert found["whiteouts"] == expected["whiteouts"]
+    assert {key: found["config"].get(key) for key in expected["config"]} == expected["config"]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", BY_DOCKERD)
+def test_dockerd_makes_what_is_kept(name: str, peer: Corpus) -> None:
+    if not peer.can_build(ROWS[name]):
+        pytest.skip("needs an image that cannot be made here: see tests/support/buildapps.py")
+    assert peer.build(ROWS[name]) == recordbuilds.recorded(name)
