@@ -37,20 +37,14 @@ class Contents:
         }
 
 
-def read(archive: Path, *, base: Path | None = None, volatile: Collection[str] = ()) -> Contents:
-    """`base` is an archive of the image that it was built from; content of paths that match one of
+def read(archive: Path, *, below: tuple[int, int] = (0, 0), volatile: Collection[str] = ()) -> Contents:
+    """`below`: how many layers and entries of the history are the base's; content of paths that match one of
     `volatile` is not compared."""
-    below = 0
-    below_history = 0
-    if base is not None:
-        below_config, layers = _image(base)
-        below = len(layers)
-        below_history = len(below_config["history"])
     config, layers = _image(archive)
     tree: dict[str, str] = {}
     whiteouts: list[str] = []
     with tarfile.open(archive) as outer:
-        for number, name in enumerate(layers[below:]):
+        for number, name in enumerate(layers[below[0] :]):
             member = outer.extractfile(name)
             assert member is not None
             with tarfile.open(fileobj=member) as layer:
@@ -59,7 +53,7 @@ def read(archive: Path, *, base: Path | None = None, volatile: Collection[str] =
         tree=dict(sorted(tree.items())),
         whiteouts=sorted(whiteouts),
         config=_settings(config),
-        history=[_history(one) for one in config["history"][below_history:]],
+        history=[_history(one) for one in config["history"][below[1] :]],
     )
 
 
@@ -150,10 +144,11 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     return {**found, "os": config["os"]}
 
 
-_HASH = re.compile(r" ?(file|dir|multi):[0-9a-f]{64}")
-"""dockerd forgets the blank after --chown."""
+_HASH = re.compile(r" ?(?:(?:file|dir|multi):)?[0-9a-f]{64}(?= in )")
+"""dockerd forgets the blank after --chown, and what it has from an address is of no kind. Ours does not look
+whether a stage has a file or a directory there as long as the cache has the step."""
 
 
 def _history(one: dict[str, Any]) -> str:
-    text = _HASH.sub(r" \1:*", one.get("created_by", ""))
+    text = _HASH.sub(" *", one.get("created_by", ""))
     return f"{'' if one.get('empty_layer') else '+ '}{text}"

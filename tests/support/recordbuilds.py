@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import difflib
 import http.client
 import json
 import os
@@ -31,9 +32,14 @@ from tests.support.dockerd import Dockerd
 RECORDED = Path(__file__).resolve().parents[1] / "data/builds"
 
 
-def recorded(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RECORDED / f"{name}.json").read_text())
-    return found
+def difference(name: str, found: Mapping[str, Any]) -> str:
+    """Of what is kept and what was found: nothing, or the lines that differ."""
+    kept = (RECORDED / f"{name}.json").read_text().splitlines()
+    return "\n".join(difflib.unified_diff(kept, _text(found).splitlines(), "kept", "found", lineterm="", n=1))
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 class Corpus:
@@ -44,7 +50,6 @@ class Corpus:
         self._environment = {**os.environ, "DOCKER_HOST": f"unix://{path}", "DOCKER_BUILDKIT": "0"}
         self._scratch = scratch
         self._loaded: set[str] = set()
-        self._archives: dict[str, Path] = {}
 
     def load_base(self) -> None:
         layer = busybox.make_layer(self._scratch / "root")
@@ -69,12 +74,13 @@ class Corpus:
                 self._build_with_secrets(context, row.secrets)
             else:
                 self._build(context, ("-t", "corpus/row", *row.options), directory=row.directory)
-        base = self._archive(row.base) if row.base else None
+        below = self._counted(row.base) if row.base else (0, 0)
         if row.prints:
             printed = self.docker("run", "--rm", "corpus/row", *row.runs)
             assert printed == row.prints, printed
-        archive = self._save("corpus/row", self._scratch / "row.tar")
-        return imagecontents.read(archive, base=base, volatile=row.volatile).to_json()
+        archive = self._scratch / "row.tar"
+        self.docker("save", "-o", str(archive), "corpus/row")
+        return imagecontents.read(archive, below=below, volatile=row.volatile).to_json()
 
     def clear(self) -> None:
         """Removes all that rows have made, but the base."""
@@ -84,7 +90,6 @@ class Corpus:
             self.docker("image", "rm", "-f", *made)
         self.docker("builder", "prune", "-af")
         self._loaded.clear()
-        self._archives = {name: path for name, path in self._archives.items() if name == BASE}
 
     def _build(self, context: Context, options: tuple[str, ...], *, directory: bool) -> None:
         packed = tar(context)
@@ -120,15 +125,10 @@ class Corpus:
         root.unlink()
         self._loaded.add(name)
 
-    def _archive(self, name: str) -> Path:
-        if name not in self._archives:
-            path = self._scratch / f"{name.replace('/', '-')}.tar"
-            self._archives[name] = self._save(name, path)
-        return self._archives[name]
-
-    def _save(self, name: str, path: Path) -> Path:
-        self.docker("save", "-o", str(path), name)
-        return path
+    def _counted(self, name: str) -> tuple[int, int]:
+        """Layers and entries of the history of an image."""
+        layers = self.docker("image", "inspect", "-f", "{{len .RootFS.Layers}}", name)
+        return int(layers), len(self.docker("history", "-q", name).split())
 
     def docker(self, *words: str, input: bytes = b"") -> str:
         done = subprocess.run(
@@ -197,8 +197,7 @@ def main(names: list[str]) -> None:
     ):
         for name in names or [name for name, row in ROWS.items() if row.judge == "dockerd"]:
             found = corpus.build(ROWS[name])
-            text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False)
-            (RECORDED / f"{name}.json").write_text(f"{text}\n")
+            (RECORDED / f"{name}.json").write_text(_text(found))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def change(config: Config, instruction: Instruction, *, own_command: bool) -> Ch
         case said.Maintainer():
             return Change(comment=f"MAINTAINER {instruction.name}", author=instruction.name)
         case said.Expose():
-            ports = sorted(instruction.ports)
+            ports = instruction.ports
             exposed = {port: dict[str, str]() for word in ports for port in values.exposed_ports(word)}
             every = {**(config.get("ExposedPorts") or {}), **exposed}
             return Change(comment=f"EXPOSE {' '.join(ports)}", settings={"ExposedPorts": every})
@@ -145,11 +145,11 @@ def _health_check(config: Config, instruction: said.Healthcheck) -> dict[str, An
 
 
 def _shown_health_check(check: Mapping[str, Any]) -> str:
-    """As Go prints the structure with %q."""
+    """As Go prints a pointer to the structure with %q."""
     times = " ".join(
         json.dumps(_go_duration(check.get(key, 0))) for key in ("Interval", "Timeout", "StartPeriod")
     )
-    return f"{{{_quoted(check['Test'])} {times} '{_go_character(check.get('Retries', 0))}'}}"
+    return f"&{{{_quoted(check['Test'])} {times} '{_go_character(check.get('Retries', 0))}'}}"
 
 
 def _go_character(number: int) -> str:

@@ -66,7 +66,17 @@ def owner(root: int, chown: str) -> Owner:
 
 
 def put_directory(root: int, placed: Placed, found: Iterable[Found]) -> None:
-    target = _directory(root, placed.destination, placed)
+    """Directories above the destination are root's; the destination, if it is made, is as what is copied."""
+    target = tree.follow(root, placed.destination)
+    if not is_directory(root, target):
+        make_directory(root, posixpath.dirname(target))
+        _directory(root, target, placed)
+        if placed.mode is not None:
+            fd = tree.open_in(root, target)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", placed.mode.of(0o755, directory=True))
+            finally:
+                os.close(fd)
     _extract(root, target, placed, found)
 
 
@@ -83,9 +93,10 @@ def put_file(root: int, placed: Placed, found: Found) -> None:
 
 
 def put_archive(root: int, placed: Placed, archive: BinaryIO, what: str) -> None:
-    """Unpack a tar, compressed or not; owners are those that it says, unless others are wanted."""
-    target = _directory(root, placed.destination, placed)
-    extractor = Extractor(root, what=what, below=target, owner=placed.owner)
+    """Unpack a tar, compressed or not. Owners are those that it says, whatever others are wanted, as with
+    dockerd."""
+    target = _directory(root, placed.destination, replace(placed, owner=None))
+    extractor = Extractor(root, what=what, below=target)
     try:
         reader = TarReader(plain(archive))
         for entry in reader:
@@ -130,6 +141,9 @@ def _extract(root: int, target: str, placed: Placed, several: Iterable[Found]) -
             entry = found.entry
             if placed.mode is not None and entry.kind not in ("symlink", "hardlink"):
                 entry = replace(entry, mode=placed.mode.of(entry.mode, directory=entry.kind == "directory"))
+            elif placed.owner is not None and entry.kind == "file":
+                # dockerd gives files away after it has set their modes, which takes set-id bits off them.
+                entry = replace(entry, mode=entry.mode & ~(stat.S_ISUID | stat.S_ISGID))
             extractor.extract(entry, found.data)
         extractor.finish()
     finally:

@@ -88,7 +88,7 @@ class Scope:
         return {
             name: value
             for name, value in sorted(self._declared.items())
-            if value is not None and name not in self._environment and name not in PREDEFINED
+            if value is not None and name not in self._environment
         }
 
     @property

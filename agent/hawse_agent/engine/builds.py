@@ -212,7 +212,7 @@ class _Build:
         for warning in self._dockerfile.warnings:
             building.say(f"[Warning] {warning}\n")
         steps = sum(1 + len(stage.stage.instructions) for stage in self._plan.stages)
-        counter = Counter(steps + bool(options.labels))
+        counter = Counter(steps + len(options.labels))
         for planned in self._plan.stages:
             self._finished[planned.index] = self._stage(planned, counter)
         if unused := self._plan.unused(self._dockerfile):

@@ -77,11 +77,11 @@ class StageBuilder:
         self._pull_triggers(triggers)
         for instruction in self._planned.stage.instructions:
             self._numbered(instruction)
-        if labels:
-            place = self._planned.stage.place
-            pairs = tuple(labels.items())
-            text = "LABEL " + " ".join(f"{name}={value}" for name, value in pairs)
-            self._numbered(Label(place=place, text=text, pairs=pairs), expand=False)
+        for name, value in sorted(labels.items()):
+            label = Label(
+                place=self._planned.stage.place, text=f"LABEL {name}={value}", pairs=((name, value),)
+            )
+            self._numbered(label, expand=False)
         return Finished(draft=self._draft, scope=self._scope)
 
     def _pull_triggers(self, triggers: Sequence[str]) -> None:
@@ -123,10 +123,11 @@ class StageBuilder:
         self._own_command |= isinstance(instruction, Cmd)
         wanted = key("set", draft.diff_ids, draft.config, draft.about, change.comment)
         step, cached = self._found_or_made(wanted, change.comment, lambda: None)
+        config = configuration.changed(draft.config, change.settings)
         self._draft = draft.with_step(
             created=step.created,
-            created_by=configuration.no_operation(draft.config, f" {change.comment}"),
-            config=configuration.changed(draft.config, change.settings),
+            created_by=configuration.no_operation(config, f" {change.comment}"),
+            config=config,
             author=change.author,
         )
         return cached

@@ -107,7 +107,7 @@ class Transfers:
         """The history's, as Docker's builder writes it."""
         word = self._instruction.text.split(None, 1)[0].upper()
         chown = f"--chown={self._instruction.chown} " if self._instruction.chown else ""
-        return f"{word} {chown}{_joined([s.digest for s in sources])} in {self._destination} "
+        return f"{word} {chown}{_joined([s.digest for s in sources])} in {self._instruction.destination} "
 
     def quick_comment(self, quick: str) -> str:
         return self.comment([Source(root=-1, path="", digest=f"multi:{quick}")])

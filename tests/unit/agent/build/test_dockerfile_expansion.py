@@ -198,7 +198,7 @@ def test_an_env_sees_what_was_before_it() -> None:
 def test_arguments_that_history_names() -> None:
     seen = scope(given={"b": "2", "HTTP_PROXY": "p", "no_proxy": "q"}, environment={"c": "3"})
     run(seen, "ARG b\nARG a=1\nARG c=x\nARG d\nARG HTTP_PROXY")
-    assert seen.arguments == {"a": "1", "b": "2"}
+    assert seen.arguments == {"HTTP_PROXY": "p", "a": "1", "b": "2"}
     assert seen.run_environment == {"a": "1", "b": "2", "c": "3", "HTTP_PROXY": "p", "no_proxy": "q"}
 
 
