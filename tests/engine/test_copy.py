@@ -630,6 +630,12 @@ def test_a_tree_deeper_than_a_path(agent: AgentUnderTest, tmp_path: Path) -> Non
     other = agent.client.containers.create(BUSYBOX, ["true"])
     other.put_archive("/", b"".join(pieces))
     assert deeptree.depth(upper(agent, other) / "top") == LEVELS
+    box.commit("deep", "1")
+    of_commit = agent.client.containers.create("deep:1", ["true"])
+    with read(of_commit, "/top") as tar:
+        assert f"top/{last}" in tar.getnames()
+    of_commit.remove()
+    agent.client.images.remove("deep:1")
     box.remove(v=True)
 
 

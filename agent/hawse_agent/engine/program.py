@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hawse_agent.distribution import reference
+from hawse_agent.engine import checks
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.observe import Observer
 from hawse_agent.engine.platforms import suited
@@ -115,6 +116,7 @@ class Program:
         self, item: Item, spec: HostSpec, seen: ObservedHost
     ) -> tuple[list[Operation], ObservedHost]:
         if item.stack is not None:
+            _check_containers(item.stack)
             planned = plan_stack(item.id, _canonical(item.stack), seen)
             return planned, _after(seen, item.stack)
         if item.task is None:
@@ -395,6 +397,15 @@ def _volume_spec(args: Mapping[str, Any]) -> VolumeSpec:
     return VolumeSpec(
         name=str(args["name"]), options=dict(args.get("options", {})), labels=dict(args.get("labels", {}))
     )
+
+
+def _check_containers(stack: StackSpec) -> None:
+    """None is made before it is known that all can be."""
+    for container in stack.containers:
+        try:
+            checks.check(container)
+        except InputError as error:
+            raise error.at(f"stack {stack.name}: container {container.name}") from None
 
 
 def _canonical(stack: StackSpec) -> StackSpec:

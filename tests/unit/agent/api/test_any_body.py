@@ -8,19 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 from unittest.mock import MagicMock
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.agent.api.test_lowering import CLI
 
 from hawse_agent.api.docker import containers, execs, networks, volumes
 from hawse_agent.api.docker.views import configuration, hostconfig
+from hawse_agent.api.hawse import blobs, program
 from hawse_agent.api.http import Body, Request
 from hawse_agent.api.router import Router
 from hawse_agent.engine import checks, resolve
 from hawse_agent.errors import HawseError, HostRefused
 from hawse_agent.spec import codec
-from hawse_agent.spec.container import ContainerSpec
+from hawse_agent.spec.container import ContainerSpec, HealthCheck, Resources
+from hawse_agent.spec.host import HostSpec, Item, StackSpec, TaskSpec
+from hawse_agent.spec.volume import Mount
 
 
 class Accepted(HawseError):
@@ -60,6 +64,20 @@ NETWORK = {
     "IPAM": {"Driver": "default", "Config": [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.1"}]},
 }  # fmt: skip
 VOLUME = {"Name": "v", "Driver": "local", "DriverOpts": {"type": "tmpfs"}, "Labels": {"a": "b"}}
+WEB = ContainerSpec(
+    name="web",
+    image="box",
+    command=("a",),
+    mounts=(Mount(kind="volume", target="/v", source="v"),),
+    health=HealthCheck(test=("CMD", "x"), interval=5.0),
+    resources=Resources(memory=1 << 30, cpus=0.5),
+)
+HOST = HostSpec(
+    items=(
+        Item(id="1", name="shop", stack=StackSpec(name="shop", containers=(WEB,))),
+        Item(id="2", name="motd", task=TaskSpec(module="copy", args={"dest": "/etc/motd"})),
+    )
+)
 REQUESTS = {
     "/containers/create": FULL,
     "/containers/c/update": UPDATE,
@@ -67,6 +85,10 @@ REQUESTS = {
     "/exec/e/start": {"Detach": True, "Tty": True, "ConsoleSize": [1, 2]},
     "/networks/create": NETWORK,
     "/volumes/create": VOLUME,
+    "/hawse/v1/plan": {"host_spec": json.loads(codec.dumps(HOST))},
+    "/hawse/v1/apply": {"host_spec": json.loads(codec.dumps(HOST)), "digest": "x"},
+    "/hawse/v1/blobs/missing": {"digests": ["sha256:" + "0" * 64]},
+    "/hawse/v1/images/commit": {"manifest": "sha256:" + "0" * 64, "references": ["a:b"]},
 }
 
 TEXTS = (
@@ -168,7 +190,11 @@ def router() -> Router:
     engine.executions.start.side_effect = engine.executions.check_startable.side_effect = Accepted("start")
     engine.networks.create.side_effect = accepted
     engine.volumes.create.side_effect = accepted
-    for noun in (containers, execs, networks, volumes):
+    engine.program.plan.side_effect = accepted
+    engine.program.apply.side_effect = lambda spec, digest, gone: iter([accepted(spec)])
+    engine.images.store.missing_blobs.side_effect = accepted
+    engine.images.commit_manifest.side_effect = lambda manifest, references: accepted((manifest, references))
+    for noun in (containers, execs, networks, volumes, program, blobs):
         noun.routes(router, engine)
     return router
 
@@ -223,7 +249,9 @@ def test_what_is_of_another_type_is_refused(router: Router, value: Any) -> None:
         assert answer(router, target, body) in (200, 201, 400, 501), (target, path)
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
 @given(st.sampled_from(ALL), VALUES, st.booleans())
 def test_no_body_is_a_bug_of_ours(
     router: Router, place: tuple[str, tuple[Any, ...]], value: Any, as_key: bool

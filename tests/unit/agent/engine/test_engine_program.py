@@ -10,10 +10,11 @@ from typing import Any, cast
 import pytest
 
 from hawse_agent.engine.program import Program
-from hawse_agent.errors import PlanChanged
+from hawse_agent.errors import InputError, PlanChanged
 from hawse_agent.paths import paths_for
 from hawse_agent.plan.observed import ObservedHost
-from hawse_agent.spec.host import HostSpec, Item, TaskSpec
+from hawse_agent.spec.container import ContainerSpec
+from hawse_agent.spec.host import HostSpec, Item, StackSpec, TaskSpec
 
 
 class Host:
@@ -111,3 +112,10 @@ def test_nothing_is_done_when_the_host_has_changed_since(program: Program, tmp_p
     with pytest.raises(PlanChanged):
         list(program.apply(wanted, digest))
     assert (tmp_path / "f").read_text() == "other"
+
+
+def test_a_stack_is_not_planned_that_could_not_start(program: Program) -> None:
+    web = ContainerSpec(name="web", image="box", dns=("1.1.1.1\nsearch evil",))
+    stack = StackSpec(name="shop", containers=(web,))
+    with pytest.raises(InputError, match=r"^stack shop: container web: Dns: .* is not an ip address"):
+        program.plan(HostSpec(items=(Item(id="1", name="shop", stack=stack),)))
