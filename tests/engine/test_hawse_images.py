@@ -16,6 +16,10 @@ from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.cli import Done, hawse, same
 from tests.support.registries import PASSWORD, USER, DebianRegistry
 
+from hawse.docker.credentials import DockerConfig, registry_config
+from hawse.fleet.connect import socket_agent
+from hawse_agent.spec.host import HostSpec, ImageSource, Item, StackSpec
+
 pytestmark = [
     pytest.mark.skipif(isolation.current() is None, reason="needs a session (make test)"),
     pytest.mark.skipif(not busybox.available(), reason="needs busybox-static"),
@@ -256,3 +260,26 @@ def test_images_of_this_machine_are_pruned_by_name(agent: AgentUnderTest) -> Non
     out(agent, "import", "-", "gone:1", input=root_tar(z="4"))
     answer = out(agent, "prune", "-f")
     assert "Deleted Images:\ndeleted: sha256:" in answer
+
+
+def test_a_stack_pulls_from_a_registry_that_wants_a_password(
+    agent: AgentUnderTest, guarded: str, home: Path
+) -> None:
+    name = f"{guarded}/stack:1"
+    hawse(agent.socket, "login", "-u", USER, "--password-stdin", guarded, input=PASSWORD.encode())
+    out(agent, "tag", BUSYBOX, name)
+    out(agent, "push", "-q", name)
+    out(agent, "rmi", name)
+    registries = DockerConfig(home / "docker/config.json")
+    found = [known for known in [registries.get(guarded)] if known is not None]
+    spec = HostSpec(
+        items=(Item(id="1", name="stack", stack=StackSpec(name="s", images=(ImageSource(reference=name),))),)
+    )
+    with socket_agent(agent.socket) as client:
+        plan = client.plan(spec)
+        assert [(op.action, op.kind) for op in plan.plan.operations] == [("pull", "image")]
+        *_, denied = client.apply(spec, plan.plan.digest)
+        assert denied["failed"] and "denied" in denied["error"]["message"]
+        *_, end = client.apply(spec, plan.plan.digest, headers=registry_config(found))
+        assert not end["failed"] and end["changed"] == 1
+    assert PASSWORD.encode() not in (agent.root / "lib/state.db").read_bytes()

@@ -171,7 +171,7 @@ def test_hosts_without_a_registry_are_served(project: Project, hosts: TestNetwor
             check=True,
         )
         project.run("login", "-u", USER, "--password-stdin", registry.address, input=PASSWORD)
-        assert "cannot be pulled" in up(project, name, code=1)
+        assert "cannot reach the registry" in up(project, name, code=1)
         project.run("image", "pull", "-q", name)
         project.run("logout", registry.address)
     assert "4 changed" in up(project, name)

@@ -55,7 +55,7 @@ class FakeAgent:
         missing = tuple(str(digest) for digest in wanted if digest and digest not in self.blobs)
         return PlanAnswer(plan=self._plan(spec), missing_blobs=missing)
 
-    def apply(self, spec: HostSpec, digest: str) -> Iterator[dict[str, Any]]:
+    def apply(self, spec: HostSpec, digest: str, *, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         self.asked.append("apply")
         self.specs.append(spec)
         if self._plan(spec).digest != digest:
@@ -226,6 +226,7 @@ class Scene:
             reach=self.reach,
             images=images,
             builder=Builder(images=images, local=lambda: None, remote=self.reach.agent, headers=dict),
+            registries=lambda registries: {},
             console=Console(self.out, diff=self.diff),
             forks=8,
             check=check,

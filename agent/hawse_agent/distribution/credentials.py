@@ -86,6 +86,9 @@ class Keyring:
         return self.by_registry.get(registry, NOBODY)
 
 
+NO_KEYS = Keyring(by_registry={})
+
+
 def keyring_of_header(header: str) -> Keyring:
     """X-Registry-Config: base64 of a JSON object of AuthConfigs by address."""
     data = _decoded(header, "X-Registry-Config") if header else {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hawse_agent.distribution import reference
+from hawse_agent.distribution.credentials import NO_KEYS, Keyring
 from hawse_agent.engine import checks
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.observe import Observer
@@ -75,6 +76,8 @@ class Program:
         self._volumes = volumes
         self._host_lock = threading.Lock()
         self._holder = ""
+        self._keyring = NO_KEYS
+        """Of the run that has the lock."""
         self._closing = threading.Event()
 
     def close(self) -> None:
@@ -147,10 +150,16 @@ class Program:
     # applying
 
     def apply(
-        self, spec: HostSpec, digest: str, *, gone: Callable[[], bool] = lambda: False
+        self,
+        spec: HostSpec,
+        digest: str,
+        *,
+        keyring: Keyring = NO_KEYS,
+        gone: Callable[[], bool] = lambda: False,
     ) -> Iterator[Event]:
         """Events of the run, the last one `end`. No further operation starts once the iterator is closed or
-        its reader is `gone`, which is asked before each.
+        its reader is `gone`, which is asked before each. `keyring` is for the registries that images are
+        pulled from.
 
         Raises PlanChanged before anything is touched when the host is no longer what the plan was made for.
         """
@@ -160,7 +169,7 @@ class Program:
 
         def work() -> None:
             try:
-                self._apply_locked(spec, digest, events.put, lambda: cancelled.is_set() or gone())
+                self._apply_locked(spec, digest, events.put, lambda: cancelled.is_set() or gone(), keyring)
             except BaseException as error:
                 failures.append(error)
             finally:
@@ -185,14 +194,19 @@ class Program:
             raise failures[0]
 
     def _apply_locked(
-        self, spec: HostSpec, digest: str, emit: Callable[[Event], None], cancelled: Callable[[], bool]
+        self,
+        spec: HostSpec,
+        digest: str,
+        emit: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+        keyring: Keyring,
     ) -> None:
         if not self._host_lock.acquire(timeout=LOCK_WAIT):
             raise Conflict(
                 f"run {self._holder} is still changing this host", hint="wait for it, then run again"
             )
         try:
-            self._holder = spec.run_id
+            self._holder, self._keyring = spec.run_id, keyring
             spec = suited(spec)
             plan = self.plan(spec)
             if plan.digest != digest:
@@ -201,6 +215,7 @@ class Program:
                 )
             self._run(spec, plan, emit, cancelled)
         finally:
+            self._keyring = NO_KEYS
             self._host_lock.release()
 
     def _run(
@@ -292,7 +307,7 @@ class Program:
         self, spec: HostSpec, item: Item, operation: Operation, tell: Tell, cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
         if item.stack is not None:
-            self._stacks.run(_canonical(item.stack), operation, tell)
+            self._stacks.run(_canonical(item.stack), operation, tell, self._keyring)
             return {"changed": True}
         task = item.task
         if task is None:
@@ -322,7 +337,12 @@ class Program:
             self._images.remove(operation.name)
         else:
             obtain_image(
-                self._images, operation, str(args.get("manifest", "")), str(args.get("id", "")), tell
+                self._images,
+                operation,
+                str(args.get("manifest", "")),
+                str(args.get("id", "")),
+                tell,
+                self._keyring,
             )
         return {"changed": True}
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hawse_agent.distribution import reference
+from hawse_agent.distribution.credentials import NO_KEYS, Keyring
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.images import Images
 from hawse_agent.engine.networks import Networks
@@ -58,7 +60,7 @@ class Stacks:
                 again.append(view.id)
         return again
 
-    def run(self, spec: StackSpec, operation: Operation, tell: Tell) -> None:
+    def run(self, spec: StackSpec, operation: Operation, tell: Tell, keyring: Keyring = NO_KEYS) -> None:
         """One operation; raises HawseError, after which the rest of the stack is not run."""
         match operation.kind:
             case "container":
@@ -68,7 +70,7 @@ class Stacks:
             case "volume":
                 self._volume(spec, operation)
             case "image":
-                self._image(spec, operation, tell)
+                self._image(spec, operation, tell, keyring)
             case "port":
                 self.networks.repair_ports(self.containers.record(operation.name.split()[0]).id)
             case "firewall":
@@ -231,12 +233,14 @@ class Stacks:
             return
         self.volumes.create(next(v for v in spec.volumes if v.name == operation.name))
 
-    def _image(self, spec: StackSpec, operation: Operation, tell: Tell) -> None:
+    def _image(self, spec: StackSpec, operation: Operation, tell: Tell, keyring: Keyring) -> None:
         source = next(image for image in spec.images if image.reference == operation.name)
-        obtain_image(self.images, operation, source.manifest, source.id, tell)
+        obtain_image(self.images, operation, source.manifest, source.id, tell, keyring)
 
 
-def obtain_image(images: Images, operation: Operation, manifest: str, image_id: str, tell: Tell) -> None:
+def obtain_image(
+    images: Images, operation: Operation, manifest: str, image_id: str, tell: Tell, keyring: Keyring
+) -> None:
     """Make an image of sent blobs, or pull it; raises HostRefused when another image came than was meant."""
     if operation.action == "send":
         image = images.commit_manifest(manifest, [operation.name])
@@ -249,7 +253,8 @@ def obtain_image(images: Images, operation: Operation, manifest: str, image_id: 
             tell(f"{event.get('id', operation.name)}: {event.get('status', '')}")
 
     try:
-        images.pull(operation.name, progress)
+        registry = reference.parse(operation.name).registry
+        images.pull(operation.name, progress, keyring.get(registry))
     except HawseError as error:
         raise HostRefused(
             f"image {operation.name} is not on this host, and cannot be pulled: {error.message}",

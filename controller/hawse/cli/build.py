@@ -82,15 +82,13 @@ class _Build:
         return 0
 
     def _built(self, agent: AgentClient, writer: HostOutput) -> str:
-        from hawse.docker.credentials import registry_config
-
         given, identity = self._given, ""
         body = chain([first_line(given.options.get("secret", []))], self._work_on.pieces())
         messages = agent.messages(
             "POST",
             "/hawse/v1/build",
             query=build_query(given, self._work_on.dockerfile),
-            headers={**registry_config(self._context.registries.all()), "Content-Type": "application/x-tar"},
+            headers={**self._context.registry_headers(), "Content-Type": "application/x-tar"},
             body=body,
         )
         unsaid: list[str] = []

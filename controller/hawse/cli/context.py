@@ -14,7 +14,7 @@ import getpass
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -351,6 +351,15 @@ class Context:
         from hawse.docker.credentials import DockerConfig
 
         return DockerConfig.of(self.environment)
+
+    def registry_headers(self, registries: Iterable[str] | None = None) -> dict[str, str]:
+        """Headers of a request that say who we are at these registries; at all, when None."""
+        from hawse.docker.credentials import registry_config
+
+        if registries is None:
+            return registry_config(self.registries.all())
+        found = map(self.registries.get, registries)
+        return registry_config([known for known in found if known is not None])
 
     @cached_property
     def registry_client(self) -> RegistryClient:

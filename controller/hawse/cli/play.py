@@ -174,7 +174,6 @@ def _settings(context: Context, options: argparse.Namespace, *, check: bool) -> 
 def make_runner(context: Context, *, check: bool, diff: bool) -> Runner:
     import io
 
-    from hawse.docker.credentials import registry_config
     from hawse.report.console import Console
     from hawse.runner.builder import Builder
     from hawse.runner.fleet import Runner
@@ -192,8 +191,9 @@ def make_runner(context: Context, *, check: bool, diff: bool) -> Runner:
             images=context.images,
             local=context.listening_agent,
             remote=reach.agent,
-            headers=lambda: registry_config(context.registries.all()),
+            headers=context.registry_headers,
         ),
+        registries=context.registry_headers,
         console=console,
         forks=context.forks,
         check=check,

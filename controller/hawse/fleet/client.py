@@ -217,8 +217,11 @@ class AgentClient:
         plan = Plan(operations=operations, digest=str(answer["digest"]))
         return PlanAnswer(plan=plan, missing_blobs=tuple(answer.get("missing_blobs", ())))
 
-    def apply(self, spec: HostSpec, digest: str) -> Iterator[Json]:
-        """Events of the run as they happen; the last is `{"event": "end"}`. Beats are kept back.
+    def apply(
+        self, spec: HostSpec, digest: str, *, headers: Mapping[str, str] | None = None
+    ) -> Iterator[Json]:
+        """Events of the run as they happen; the last is `{"event": "end"}`. Beats are kept back. `headers`
+        say who we are at registries that the host may have to pull from.
 
         Raises PlanChanged before the first of them, also when the agent had to wait before it could tell.
         """
@@ -226,7 +229,7 @@ class AgentClient:
 
         ended = False
         body = {"host_spec": codec.to_json(spec), "digest": digest}
-        for event in self.stream_lines("POST", "/hawse/v1/apply", data=body):
+        for event in self.stream_lines("POST", "/hawse/v1/apply", data=body, headers=headers):
             if event.get("event") != "beat":
                 ended = event.get("event") == "end"
                 if ended and isinstance(error := from_wire(event.get("error") or {}), PlanChanged):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,13 +65,14 @@ class Runner:
         reach: Reach,
         images: ImageStore,
         builder: Builder,
+        registries: Callable[[Collection[str]], Mapping[str, str]],
         console: Console,
         forks: int,
         check: bool = False,
     ) -> None:
         self._id, self._command, self._user = run_id, command, user
         self._reach, self._images, self._console = reach, images, console
-        self._builder = builder
+        self._builder, self._registries = builder, registries
         self._forks, self._check = forks, check
         self._started = time.time()
         self._sessions: dict[str, Session] = {}
@@ -184,6 +185,7 @@ class Runner:
                     run_id=self._id,
                     images=self._images,
                     builder=self._builder,
+                    registries=self._registries,
                     progress=progress,
                     recorder=HostRecorder(host=host.name),
                     check=self._check,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from hawse.report.model import HostRecorder, Result
 from hawse.report.text import short_size
 from hawse.runner import offline
 from hawse.runner.builder import Builder
-from hawse_agent.distribution.reference import canonical, familiar
+from hawse_agent.distribution.reference import canonical, familiar, parse
 from hawse_agent.errors import (
     HawseError,
     HostRefused,
@@ -93,6 +93,8 @@ class Session:
     progress: Progress
     recorder: HostRecorder
     builder: Builder
+    registries: Callable[[Collection[str]], Mapping[str, str]] = lambda registries: {}
+    """Headers that say who we are at these."""
     check: bool = False
     peers: frozenset[str] = frozenset()
     """The hosts of this run: each of them gets an agent anyway, so its facts can be asked for."""
@@ -251,13 +253,17 @@ class Session:
             return {item.id: unchanged for item in spec.items}
         self.show_plan(self.name, answer.plan.operations)
         self._upload(client, spec, answer.missing_blobs, files)
-        return self._apply(client, spec, answer.plan.digest)
+        pulled = [op.name for op in answer.plan.operations if op.kind == "image" and op.action == "pull"]
+        headers = self.registries({parse(name).registry for name in pulled}) if pulled else {}
+        return self._apply(client, spec, answer.plan.digest, headers)
 
-    def _apply(self, client: AgentClient, spec: HostSpec, digest: str) -> Mapping[str, Any]:
+    def _apply(
+        self, client: AgentClient, spec: HostSpec, digest: str, headers: Mapping[str, str]
+    ) -> Mapping[str, Any]:
         results: dict[str, Any] = {}
         self._doing = "starting"
         try:
-            for event in client.apply(spec, digest):
+            for event in client.apply(spec, digest, headers=headers):
                 self.recorder.event(event)
                 self.progress.event(self.name, event)
                 if event["event"] == "operation" and event["status"] == "start":

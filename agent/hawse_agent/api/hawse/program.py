@@ -7,6 +7,7 @@ from typing import Any
 
 from hawse_agent.api.http import Request, Response, begun, lines
 from hawse_agent.api.router import Router
+from hawse_agent.distribution.credentials import keyring_of_header
 from hawse_agent.engine.engine import Engine
 from hawse_agent.errors import HawseError, InputError, InternalError
 from hawse_agent.spec import codec
@@ -28,7 +29,10 @@ def routes(router: Router, engine: Engine) -> None:
     def apply(request: Request) -> Response:
         """Errors before the first operation have a status of their own; later ones are in `end`."""
         body = request.body.json()
-        events = engine.program.apply(_spec(body), str(body.get("digest", "")), gone=request.gone)
+        keyring = keyring_of_header(request.headers.get("x-registry-config", ""))
+        events = engine.program.apply(
+            _spec(body), str(body.get("digest", "")), keyring=keyring, gone=request.gone
+        )
         return lines(_to_the_end(begun(events)))
 
     router.add("POST", "/hawse/v1/plan", plan)
