@@ -48,8 +48,6 @@ from hawse_agent.spec import codec
 __all__ = ["Image", "ImageConfig", "ImageStore", "Table"]
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
-_BEING_MADE = "being made"
-"""What uses an image and has no id yet."""
 _UNCLAIMED_BLOB_SECONDS = 24 * 3600.0
 """A blob that no image names may belong to an upload that goes on after a restart."""
 
@@ -408,9 +406,14 @@ class ImageStore:
         """
         with self._lock:
             image = self.get(name)
-            users = self._users(image, in_use)
+            users, in_hand = in_use(image.id), bool(self._in_hand[image.id])
             tagged = _is_name_of(image, name)
             others = [tag for tag in image.repo_tags if tag != tagged]
+            if in_hand and (tagged is None or not (others or force)):
+                raise Conflict(
+                    f"conflict: unable to delete {_short(image.id)} (cannot be forced) - "
+                    "something is being made of the image, or it is being read"
+                )
             if tagged is not None:
                 if users and not force and not others:
                     raise Conflict(
@@ -424,7 +427,7 @@ class ImageStore:
                     of_it = [name for name in left if reference.parse(name).name == repository]
                     removed += self._untag_all(of_it)
                     left = tuple(name for name in left if name not in of_it)
-                if left or users or self._children(image.id):
+                if left or users or in_hand or self._children(image.id):
                     return removed
             else:
                 self._check_removable(image, users, force=force, running=running)
@@ -464,7 +467,7 @@ class ImageStore:
             for image in filter(wanted, self.list()):
                 if (image.repo_tags and not every) or self._children(image.id):
                     continue
-                if self._users(image, in_use):
+                if in_use(image.id) or self._in_hand[image.id]:
                     continue
                 removed += self._untag_all((*image.repo_tags, *image.repo_digests))
                 removed += self._delete(image)
@@ -485,12 +488,11 @@ class ImageStore:
         if document is None:
             return []
         image = self._image(image_id, document, self._table.list_tags())
-        if image.repo_tags or image.repo_digests or self._children(image_id) or self._users(image, in_use):
+        if image.repo_tags or image.repo_digests or self._children(image_id):
+            return []
+        if in_use(image_id) or self._in_hand[image_id]:
             return []
         return self._delete(image) + self._delete_parents(image.parent, in_use)
-
-    def _users(self, image: Image, in_use: InUse) -> Sequence[str]:
-        return in_use(image.id) or [_BEING_MADE] * bool(self._in_hand[image.id])
 
     def _untag_all(self, names: Iterable[str]) -> Removed:
         removed: Removed = []

@@ -155,6 +155,8 @@ def _unpacked(chunks: Iterator[bytes], directory: Path) -> None:
     except OSError as error:
         raise HostRefused(f"{directory}: {error.strerror}") from error
     unpack(chunks, Placement(directory=str(directory), base="."))
+    for _ in chunks:  # behind the archive's end: until then the agent has the image in hand
+        pass
 
 
 def _sent(context: Context, place: Place, tags: list[str], pattern: str) -> int:

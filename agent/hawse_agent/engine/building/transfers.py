@@ -214,13 +214,20 @@ class Transfers:
         except (TypeError, ValueError):
             when = time.time()
         except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            raise HostRefused(f"download {url}: {error}") from error
+            raise HostRefused(f"download {url}: {_reason(error)}") from error
         path.chmod(0o600)
         os.utime(path, (when, when))
         assert isinstance(self._instruction, Add)
         wanted = self._instruction.checksum
         if wanted and wanted != f"sha256:{digest.hexdigest()}":
             raise InputError(f"{url} has the digest sha256:{digest.hexdigest()}, not {wanted}")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
 
 
 def _put(root: int, placed: Placed, source: Source) -> None:

@@ -449,3 +449,17 @@ def test_import_of_what_is_no_tar_leaves_nothing(store: ImageStore, paths: Paths
     with pytest.raises(InputError, match="RUN is not a valid change"):
         archive.import_tarball(io.BytesIO(BASE), store, "root", ["RUN ls"])
     assert kept(paths) == (0, 0, 0)
+
+
+def test_image_in_hand_is_not_removed(store: ImageStore) -> None:
+    image = commit(store, BASE, names=("base:1", "base:2"))
+    with store.using("base:1"):
+        with pytest.raises(Conflict, match="something is being made of the image"):
+            store.remove(image.id, force=True, in_use=unused)
+        assert store.prune(in_use=unused, every=True).removed == []
+        assert store.remove("base:1", in_use=unused) == [{"Untagged": "base:1"}]
+        with pytest.raises(Conflict, match="something is being made of the image"):
+            store.remove("base:2", in_use=unused)
+        assert store.remove("base:2", force=True, in_use=unused) == [{"Untagged": "base:2"}]
+        assert store.get(image.id).diff_ids == image.diff_ids
+    assert store.remove(image.id, in_use=unused) == [{"Deleted": image.id}]
