@@ -81,7 +81,7 @@ def key(kind: str, *parts: Any) -> str:
 
 
 class BuildCache:
-    """One per daemon. What a build finds and puts is written down once, by `save`, before its hold ends."""
+    """One per daemon. What a build puts is written down once, by `save`, before its hold ends."""
 
     def __init__(self, table: Table, store: ImageStore) -> None:
         self._table, self._store = table, store
@@ -91,6 +91,8 @@ class BuildCache:
         """What the store keeps for it."""
         self._records: dict[str, CacheRecord] = {}
         self._unsaved: set[str] = set()
+        self._fresh = False
+        """Whether there is more to write down than when something was used."""
         for found, document in table.build_steps():
             record = codec.loads(CacheRecord, document)
             if not record.diff_id or record.diff_id in self._layers:
@@ -127,17 +129,20 @@ class BuildCache:
                 self._layers[step.layer.diff_id] = step.layer
             self._records[wanted] = record
             self._unsaved.add(wanted)
+            self._fresh = True
 
-    def save(self) -> None:
-        """Layers first: a record whose layer nobody keeps would be none."""
+    def save(self, *, every: bool = False) -> None:
+        """Layers first: a record whose layer nobody keeps would be none. `every`: that something was used is
+        written down, too, though nothing is new; a build does not wait for the disk to say so."""
         with self._lock:
-            if not self._unsaved:
+            if not self._fresh and not (every and self._unsaved):
                 return
             unsaved = [(one, codec.dumps(self._records[one])) for one in self._unsaved]
             self._keep_layers()
             reach("build: keep steps")
             self._table.put_build_steps(unsaved)
             self._unsaved.clear()
+            self._fresh = False
 
     def remove(self, keys: Iterable[str]) -> None:
         """Records first, then the layers that nobody else names."""

@@ -73,6 +73,9 @@ class Builds:
         secrets.sweep(self._paths)
         self._mount_caches.sweep()
 
+    def close(self) -> None:
+        self._cache.save(every=True)
+
     def build(self, options: BuildOptions, archive: Readable, tell: Tell, stopping: Stopping) -> str:
         """The image's id. Errors of the Dockerfile come before `tell` is called.
 

@@ -177,6 +177,7 @@ class Engine:
     def close(self) -> None:
         """Leave; containers stay. The state is closed last, so that a late event still finds it."""
         self.program.close()
+        self.builds.close()
         self.events.close()
         self.watcher.stop()
         self.state.close()
