@@ -104,9 +104,30 @@ class Body:
             return {}
         return jsontext.parse(data, "the request's body")
 
+    def stream(self) -> ChunkStream:
+        """For who reads forward and takes what comes: nothing is copied."""
+        return ChunkStream(self._chunks)
+
     def file(self) -> io.BufferedReader:
         """For readers of archives."""
         return io.BufferedReader(_ChunkReader(self._chunks), 1 << 16)
+
+
+class ChunkStream:
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """At least one byte until the end."""
+        piece = self._rest
+        while not piece:
+            following = next(self._chunks, None)
+            if following is None:
+                return b""
+            piece = following
+        self._rest = piece[size:]
+        return piece[:size] if self._rest else piece
 
 
 class _ChunkReader(io.RawIOBase):

@@ -35,6 +35,8 @@ class Step:
     """RFC 3339; the history's, so that the same steps give the same image."""
     layer: Layer | None = None
     """None: it changed no file."""
+    comment: str = ""
+    """The history's, where it is not told by the instruction alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class CacheRecord:
     used: float
     uses: int = 0
     diff_id: str = ""
+    comment: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ class BuildCache:
                 hold.add_layer(layer)
             self._records[wanted] = replace(record, used=time.time(), uses=record.uses + 1)
             self._unsaved.add(wanted)
-        return Step(created=record.created, layer=layer)
+        return Step(created=record.created, layer=layer, comment=record.comment)
 
     def put(self, wanted: str, step: Step, description: str) -> None:
         """The layer must be held until the next `save`. What another build has put there gives way."""
@@ -123,6 +126,7 @@ class BuildCache:
             made=now,
             used=now,
             diff_id=step.layer.diff_id if step.layer is not None else "",
+            comment=step.comment,
         )
         with self._lock:
             if step.layer is not None:

@@ -22,11 +22,12 @@ from hawse_agent.build.walk import Found
 from hawse_agent.errors import InputError, ProtocolError
 from hawse_agent.images.compression import plain
 from hawse_agent.images.extract import Extractor
-from hawse_agent.images.tar import TarError, TarReader
+from hawse_agent.images.tar import Entry, TarError, TarReader
 from hawse_agent.linux import tree
 from hawse_agent.runtime import identity
 
 Owner = tuple[int, int]
+_ROOT = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,6 @@ class Placed:
     owner: Owner | None
     """None: everything keeps its own."""
     mode: values.Mode | None = None
-
-    @property
-    def maker(self) -> Owner:
-        """Who owns directories that have to be made."""
-        return self.owner or (0, 0)
 
 
 def destination(working_directory: str, path: str) -> str:
@@ -66,43 +62,33 @@ def owner(root: int, chown: str) -> Owner:
 
 
 def put_directory(root: int, placed: Placed, found: Iterable[Found]) -> None:
-    """Directories above the destination are root's; the destination, if it is made, is as what is copied."""
+    """What was missing above the destination is root's; the destination itself is as its content is."""
     target = tree.follow(root, placed.destination)
     if not is_directory(root, target):
         make_directory(root, posixpath.dirname(target))
-        _directory(root, target, placed)
-        if placed.mode is not None:
-            fd = tree.open_in(root, target)
-            try:
-                os.chmod(f"/proc/self/fd/{fd}", placed.mode.of(0o755, directory=True))
-            finally:
-                os.close(fd)
+        make_directory(root, target, placed.owner or _ROOT, placed.mode)
     _extract(root, target, placed, found)
 
 
 def put_file(root: int, placed: Placed, found: Found) -> None:
+    """All that was missing above it is its owner's."""
     target = tree.follow(root, placed.destination)
-    if placed.destination.endswith("/") or is_directory(root, target):
-        target = _directory(root, target, placed)
-        name = found.entry.name
-    else:
-        parent, _, name = target.rpartition("/")
-        target = _directory(root, parent or "/", placed)
+    name = found.entry.name
+    if not placed.destination.endswith("/") and not is_directory(root, target):
+        target, _, name = target.rpartition("/")
+    target = make_directory(root, target or "/", placed.owner or _ROOT)
     entry = replace(found.entry, name=name)
     _extract(root, target, placed, [Found(entry=entry, data=found.data)])
 
 
 def put_archive(root: int, placed: Placed, archive: BinaryIO, what: str) -> None:
-    """Unpack a tar, compressed or not. Owners are those that it says, whatever others are wanted, as with
-    dockerd."""
-    target = _directory(root, placed.destination, replace(placed, owner=None))
-    extractor = Extractor(root, what=what, below=target)
+    """Unpack a tar, compressed or not; owners are those that it says, unless others are wanted."""
+    target = make_directory(root, placed.destination, placed.owner or _ROOT)
+    extractor = Extractor(root, what=what, below=target, owner=placed.owner)
     try:
         reader = TarReader(plain(archive))
         for entry in reader:
-            if placed.mode is not None and entry.kind not in ("symlink", "hardlink"):
-                entry.mode = placed.mode.of(entry.mode, directory=entry.kind == "directory")
-            extractor.extract(entry, reader.data())
+            extractor.extract(_as_placed(entry, placed), reader.data())
         extractor.finish()
     except (TarError, EOFError) as error:
         raise InputError(f"{what}: {error}") from error
@@ -120,9 +106,26 @@ def is_archive(file: BinaryIO) -> bool:
         file.seek(0)
 
 
-def make_directory(root: int, path: str, who: Owner = (0, 0)) -> None:
-    """With all above it that is missing. Raises InputError for what is no directory."""
-    _directory(root, path, Placed(destination=path, owner=who))
+def make_directory(root: int, path: str, who: Owner = _ROOT, mode: values.Mode | None = None) -> str:
+    """With all above it that is missing, as his. Returns the path with its links followed; raises InputError
+    for what is no directory."""
+    real = tree.follow(root, path)
+    made = ""
+    for name in real.strip("/").split("/") if real != "/" else []:
+        made += f"/{name}"
+        if is_directory(root, made):
+            continue
+        parent = tree.open_in(root, posixpath.dirname(made))
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            os.chown(name, *who, dir_fd=parent, follow_symlinks=False)
+            bits = 0o755 if mode is None else mode.of(0o755, directory=True)
+            os.chmod(f"/proc/self/fd/{parent}/{name}", bits)
+        except FileExistsError:
+            raise InputError(f"{made} is no directory in the image: nothing can be put into it") from None
+        finally:
+            os.close(parent)
+    return real
 
 
 def exists(root: int, path: str) -> bool:
@@ -134,40 +137,27 @@ def exists(root: int, path: str) -> bool:
     return True
 
 
+def _as_placed(entry: Entry, placed: Placed) -> Entry:
+    if entry.kind in ("symlink", "hardlink"):
+        return entry
+    mode, xattrs = entry.mode, entry.xattrs
+    if placed.owner is not None and entry.kind != "directory":
+        # Docker's builder changes owners last, and with that the kernel takes these away.
+        mode &= ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+        xattrs = {name: value for name, value in xattrs.items() if name != "security.capability"}
+    if placed.mode is not None:
+        mode = placed.mode.of(mode, directory=entry.kind == "directory")
+    return replace(entry, mode=mode, xattrs=xattrs)
+
+
 def _extract(root: int, target: str, placed: Placed, several: Iterable[Found]) -> None:
     extractor = Extractor(root, what="the build", below=target, owner=placed.owner)
     try:
         for found in several:
-            entry = found.entry
-            if placed.mode is not None and entry.kind not in ("symlink", "hardlink"):
-                entry = replace(entry, mode=placed.mode.of(entry.mode, directory=entry.kind == "directory"))
-            elif placed.owner is not None and entry.kind == "file":
-                # dockerd gives files away after it has set their modes, which takes set-id bits off them.
-                entry = replace(entry, mode=entry.mode & ~(stat.S_ISUID | stat.S_ISGID))
-            extractor.extract(entry, found.data)
+            extractor.extract(_as_placed(found.entry, placed), found.data)
         extractor.finish()
     finally:
         extractor.close()
-
-
-def _directory(root: int, path: str, placed: Placed) -> str:
-    """The path with its links followed; a directory is there then."""
-    real = tree.follow(root, path)
-    made = ""
-    for name in real.strip("/").split("/") if real != "/" else []:
-        made += f"/{name}"
-        if is_directory(root, made):
-            continue
-        parent = tree.open_in(root, posixpath.dirname(made))
-        try:
-            os.mkdir(name, 0o755, dir_fd=parent)
-            os.chown(name, *placed.maker, dir_fd=parent, follow_symlinks=False)
-            os.chmod(f"/proc/self/fd/{parent}/{name}", 0o755)  # whatever the umask
-        except FileExistsError:
-            raise InputError(f"{made} is no directory in the image: nothing can be put into it") from None
-        finally:
-            os.close(parent)
-    return real
 
 
 def is_directory(root: int, path: str) -> bool:

@@ -63,7 +63,7 @@ _NOTHING = ("", "0", "false", "False", "null", "[]", "{}", "default")
 
 def routes(router: Router, engine: Engine) -> None:
     def build(request: Request) -> Response:
-        return answer(engine, request, request.body.file(), {}, own=False)
+        return answer(engine, request, request.body.stream(), {}, own=False)
 
     def cancel(request: Request) -> Response:
         engine.builds.cancel(request.query.text("id"))

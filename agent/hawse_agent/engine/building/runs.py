@@ -87,9 +87,8 @@ class Runs:
     def created_by(self) -> str:
         """The history's: arguments in front, as Docker's builder writes it."""
         given = [f"{name}={value}" for name, value in self._arguments.items()]
-        own = self._draft.variables()
-        unnamed = any(name in PREDEFINED and name not in own for name in self._environment)
-        return " ".join(([f"|{len(given)}", *given] if given or unnamed else []) + self._words)
+        any_given = given or self._environment.keys() & PREDEFINED - self._draft.variables().keys()
+        return " ".join(([f"|{len(given)}", *given] if any_given else []) + self._words)
 
     def key(self) -> str:
         config = self._draft.config

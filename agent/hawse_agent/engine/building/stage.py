@@ -165,18 +165,20 @@ class StageBuilder:
         transfers = Transfers(self._building, draft, instruction, other)
         quick = transfers.quick_key()
         step = self._find(quick) if quick is not None else None
-        comment = transfers.quick_comment(quick) if quick is not None else ""
         cached = step is not None
         if step is None:
             with transfers.opened() as sources:
-                comment = comment or transfers.comment(sources)
-                wanted = transfers.key(sources)
-                step, cached = self._found_or_made(wanted, instruction.text, lambda: transfers.layer(sources))
+                step, cached = self._found_or_made(
+                    transfers.key(sources),
+                    instruction.text,
+                    lambda: transfers.layer(sources),
+                    transfers.comment(sources),
+                )
             if quick is not None:
                 self._building.cache.put(quick, step, instruction.text)
         self._draft = draft.with_step(
             created=step.created,
-            created_by=configuration.no_operation(draft.config, comment),
+            created_by=configuration.no_operation(draft.config, step.comment),
             layer=step.layer,
         )
         return cached
@@ -198,12 +200,12 @@ class StageBuilder:
     # -- the cache ------------------------------------------------------------------------------------
 
     def _found_or_made(
-        self, wanted: str, description: str, make: Callable[[], Layer | None]
+        self, wanted: str, description: str, make: Callable[[], Layer | None], comment: str = ""
     ) -> tuple[Step, bool]:
         step = self._find(wanted)
         if step is not None:
             return step, True
-        step = Step(layer=make(), created=now())
+        step = Step(layer=make(), created=now(), comment=comment)
         self._building.cache.put(wanted, step, description)
         return step, False
 

@@ -109,9 +109,6 @@ class Transfers:
         chown = f"--chown={self._instruction.chown} " if self._instruction.chown else ""
         return f"{word} {chown}{_joined([s.digest for s in sources])} in {self._instruction.destination} "
 
-    def quick_comment(self, quick: str) -> str:
-        return self.comment([Source(root=-1, path="", digest=f"multi:{quick}")])
-
     def layer(self, sources: list[Source]) -> Layer | None:
         home = self._building.directory()
         instruction = self._instruction
@@ -122,7 +119,9 @@ class Transfers:
             for source in sources:
                 self._building.stopping.check()
                 own = owner
-                if own is None and self._other is None and not source.unpacked:
+                if source.unpacked:
+                    own = None  # as with Docker's builder: an archive says whose its files are
+                elif own is None and self._other is None:
                     own = (0, 0)  # whoever has made the context
                 _put(root, Placed(destination=self._destination, owner=own, mode=mode), source)
         layer = self._building.layer(home / "upper")
