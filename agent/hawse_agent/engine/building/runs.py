@@ -93,10 +93,11 @@ class Runs:
     def key(self) -> str:
         config = self._draft.config
         instruction = self._instruction
+        counting = self._arguments.keys() | self._draft.variables().keys()
         seen = {
             name: value
             for name, value in self._environment.items()
-            if name not in PREDEFINED or name in self._draft.variables()
+            if name not in PREDEFINED or name in counting
         }
         script = None if self._script is None else (self._script.target, self._script.content)
         return key(
