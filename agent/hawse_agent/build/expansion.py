@@ -222,8 +222,8 @@ class _Expansion:
     def _name(self) -> str:
         start = self._at
         first = self._peek()
-        if first.isdigit():
-            while self._peek().isdigit():
+        if first.isdecimal():
+            while self._peek().isdecimal():
                 self._at += 1
         elif first and first in "@*#?-$!":
             self._at += 1

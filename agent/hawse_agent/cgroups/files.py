@@ -49,7 +49,7 @@ def read_pairs(path: str) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     pairs = (line.split() for line in lines)
-    return {pair[0].rstrip(":"): int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+    return {pair[0].rstrip(":"): int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
 def pids_here(directory: str) -> list[int]:

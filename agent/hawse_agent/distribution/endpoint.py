@@ -310,7 +310,7 @@ def _said(response: Response) -> str:
 
 def _retry_after(text: str) -> float | None:
     """Seconds, or a date."""
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())

@@ -199,4 +199,4 @@ def _rank(offered: Platform, wanted: Platform) -> int | None:
 
 def _version(variant: str) -> int:
     number = variant.removeprefix("v")
-    return int(number) if number.isdigit() else 0
+    return int(number) if number.isdecimal() else 0

@@ -485,7 +485,7 @@ def _media_type(response: Response) -> str:
 
 def _length(response: Response) -> int:
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def _location(response: Response) -> str:

@@ -194,7 +194,7 @@ def _entries(text: str) -> list[tuple[str, int | None]]:
     found: list[tuple[str, int | None]] = []
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, colon, port = entry.rpartition(":")
-        if colon and port.isdigit() and (":" not in name or name.startswith("[")):
+        if colon and port.isdecimal() and (":" not in name or name.startswith("[")):
             found.append((name, int(port)))
         else:
             found.append((entry, None))

@@ -430,7 +430,7 @@ def _holders(path: Path) -> list[str]:
     """Who else has the file open."""
     found = []
     wanted = os.stat(path)
-    for pid in (entry for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != os.getpid()):
+    for pid in (entry for entry in os.listdir("/proc") if entry.isdecimal() and int(entry) != os.getpid()):
         with suppress(OSError):  # it has ended meanwhile
             opened = [os.stat(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
             if any(os.path.samestat(wanted, other) for other in opened):

@@ -97,7 +97,7 @@ def _healthcheck(text: str, line: str) -> dict[str, Any]:
     while text.startswith("--"):
         flag, _, text = text.partition(" ")
         key, _, value = flag.partition("=")
-        if key == "--retries" and value.isdigit():
+        if key == "--retries" and value.isdecimal():
             check["Retries"] = int(value)
         elif key in _TIMES:
             check[_TIMES[key]] = _nanoseconds(value, line)

@@ -226,7 +226,7 @@ def _kernel_version(release: str) -> tuple[int, int]:
     major, _, rest = release.partition(".")
     digits = ""
     for letter in rest:
-        if not letter.isdigit():
+        if not letter.isdecimal():
             break
         digits += letter
     return int(major), int(digits or 0)

@@ -125,7 +125,7 @@ def reversed_address(name: str) -> str | None:
     if not name.endswith(".in-addr.arpa"):
         return None
     parts = name.removesuffix(".in-addr.arpa").split(".")
-    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
         return None
     return ".".join(reversed(parts))
 

@@ -278,6 +278,6 @@ def _broken(connection: Connection, error: NoAgent) -> HawseError:
 def _numbers(version: str) -> tuple[int, ...]:
     numbers = []
     for part in version.split("."):
-        digits = "".join(character for character in part if character.isdigit())
+        digits = "".join(character for character in part if character.isdecimal())
         numbers.append(int(digits or 0))
     return tuple(numbers)

@@ -97,4 +97,4 @@ def uses(form: str, field: str) -> bool:
 def natural(text: str) -> list[tuple[bool, int, str]]:
     """Orders names: `web9` comes before `web10`."""
     parts = re.findall(r"\d+|\D+", text)
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]

@@ -362,7 +362,7 @@ def _parse_hop(hop: str) -> tuple[str, str, int]:
         port = port.removeprefix(":")
     else:
         host, _, port = rest.partition(":")
-    if not host or (port and not port.isdigit()):
+    if not host or (port and not port.isdecimal()):
         raise InputError(f"not a jump host: {hop!r}")
     return user, host, int(port or 0)
 

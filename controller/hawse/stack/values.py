@@ -12,6 +12,8 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from hawse_agent.errors import InputError
+from hawse_agent.spec import tmpfs
 from hawse_agent.spec.container import Protocol
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
@@ -334,9 +336,6 @@ def short_mount(value: str) -> dict[str, Any]:
     return mount
 
 
-_TMPFS_FLAGS = ("noexec", "nosuid", "nodev", "exec", "suid", "dev", "ro", "rw")
-
-
 def short_tmpfs(value: Any) -> dict[str, Any]:
     """`/path[:size=64m,mode=1777,noexec…]`."""
     target, _, rest = text(value).partition(":")
@@ -344,14 +343,16 @@ def short_tmpfs(value: Any) -> dict[str, Any]:
     mount: dict[str, Any] = {"target": target, "options": options}
     for option in filter(None, rest.split(",")):
         key, _, argument = option.partition("=")
-        if key == "size":
+        if key == "size" and not argument.endswith("%"):
             mount["size"] = argument
         elif key == "mode":
             mount["mode"] = argument
-        elif option in _TMPFS_FLAGS or (key in ("uid", "gid") and argument.isdigit()):
-            options.append(option)
         else:
-            raise ValueError(f"tmpfs option {option!r} is not supported")
+            options.append(option)
+    try:
+        tmpfs.check(options)
+    except InputError as error:
+        raise ValueError(error.message) from None
     return mount
 
 

@@ -59,7 +59,7 @@ def _version(value: Any, other: Any, compare: str = "==") -> bool:
 def _parts(version: Any) -> list[tuple[int, int, str]]:
     """Numbers sort above letters, as in 1.0 against 1.0rc1."""
     parts = re.findall(r"\d+|[a-zA-Z]+", str(version))
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
 def _contains(value: Any, item: Any) -> bool:

@@ -47,7 +47,7 @@ def _by_ps(command: list[str], pids: Sequence[int]) -> dict[str, Any]:
     rows = []
     for line in lines:
         words = line.split(None, len(titles) - 1)
-        if len(words) > column and words[column].isdigit() and int(words[column]) in wanted:
+        if len(words) > column and words[column].isdecimal() and int(words[column]) in wanted:
             rows.append(words)
     return {"Titles": titles, "Processes": rows}
 

@@ -101,7 +101,7 @@ def credentials_of(request: Request) -> Credentials:
 
 
 def _stars(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise InputError(f"invalid filter 'stars={text}'")
     return int(text)
 

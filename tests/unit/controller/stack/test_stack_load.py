@@ -161,7 +161,7 @@ def service(stack: Any) -> Any:
         ),
         ("tmpfs: /run", "mounts", (Mount(kind="tmpfs", target="/run"),)),
         (
-            "tmpfs: ['/run:size=2m,mode=755,noexec,uid=33']",
+            "tmpfs: ['/run:size=2m,mode=755,noexec,uid=33,nr_inodes=9']",
             "mounts",
             (
                 Mount(
@@ -169,7 +169,7 @@ def service(stack: Any) -> Any:
                     target="/run",
                     tmpfs_size=2 << 20,
                     tmpfs_mode=0o755,
-                    tmpfs_options=("noexec", "uid=33"),
+                    tmpfs_options=("noexec", "uid=33", "nr_inodes=9"),
                 ),
             ),
         ),
