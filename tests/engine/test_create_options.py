@@ -269,3 +269,22 @@ def test_exit_codes_of_exec(agent: AgentUnderTest) -> None:
     assert "no such file or directory" in (done.stdout + done.stderr).lower()
     agent.docker("exec", "one", "/etc", code=126)
     agent.docker("exec", "one", "nosuch", code=127)
+
+
+def test_who_shares_the_network_has_its_name(agent: AgentUnderTest) -> None:
+    names = ("--name", "donor", "--hostname", "box", "--domainname", "dom")
+    agent.docker("run", "-d", *names, BUSYBOX, "sleep", "1000")
+    said = agent.docker(
+        *("run", "--rm", "--network", "container:donor", BUSYBOX, "sh", "-c"),
+        "hostname; cat /proc/sys/kernel/domainname; cat /etc/hostname; echo $HOSTNAME",
+    )
+    assert said.stdout.split() == ["box", "dom", "box", "box"]
+
+
+def test_memory_is_shared_only_with_who_offers_it(agent: AgentUnderTest) -> None:
+    for mode in ("private", "shareable", "none"):
+        agent.docker("run", "-d", "--name", mode, "--ipc", mode, BUSYBOX, "sleep", "1000")
+    for mode in ("private", "none"):
+        done = agent.docker("run", "--rm", "--ipc", f"container:{mode}", BUSYBOX, "true", code=125)
+        assert "non-shareable IPC (hint: use IpcMode:shareable for the donor container)" in done.stderr
+    agent.docker("run", "--rm", "--ipc", "container:shareable", BUSYBOX, "true")

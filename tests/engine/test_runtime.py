@@ -684,26 +684,41 @@ def test_network_namespace_is_used_again(machine: Machine) -> None:
 
 @pytest.mark.parametrize("kind", ["pid", "ipc", "uts"])
 def test_shares_a_namespace_of_another_container(machine: Machine, kind: str) -> None:
-    with started(machine.config("sleep", "60")) as (other, _):
+    donor = machine.config("sleep", "60")
+    with started(donor) as (other, _):
         theirs = os.readlink(f"/proc/{other.pid}/ns/{kind}")
+        name = machine.as_donor(donor, other.pid)
         result = machine.sh(
-            f"readlink /proc/self/ns/{kind}; ls -d /proc/1/task", **{f"{kind}_namespace": f"pid:{other.pid}"}
+            f"readlink /proc/self/ns/{kind}; ls -d /proc/1/task", **{f"{kind}_namespace": name}
         )
         assert result.lines[0] == theirs
     assert os.readlink("/proc/self/ns/pid") == os.readlink("/proc/self/ns/pid_for_children")
 
 
 def test_shares_network_and_shared_memory(machine: Machine) -> None:
-    with started(machine.config("sh", "-c", "echo here > /dev/shm/file; sleep 60")) as (other, _):
+    donor = machine.config("sh", "-c", "echo here > /dev/shm/file; sleep 60")
+    with started(donor) as (other, _):
         deadline = time.monotonic() + 5
         while not Path(f"/proc/{other.pid}/root/dev/shm/file").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         result = machine.sh(
             "readlink /proc/self/ns/net; cat /dev/shm/file",
-            network=f"pid:{other.pid}",
-            ipc_namespace=f"pid:{other.pid}",
+            network=machine.as_donor(donor, other.pid),
+            ipc_namespace=machine.as_donor(donor, other.pid),
         )
         assert result.lines == [os.readlink(f"/proc/{other.pid}/ns/net"), "here"]
+
+
+@pytest.mark.parametrize("whose", ["another's", "the host's", "nobody's"])
+def test_shares_nothing_with_who_has_the_number_of_another_container(machine: Machine, whose: str) -> None:
+    """What a shim has written may be old: its number is somebody else's by now."""
+    donor = machine.config("sleep", "60")
+    with started(machine.config("sleep", "60")) as (stranger, _), started(donor):
+        pid = {"another's": stranger.pid, "the host's": os.getpid(), "nobody's": 0}[whose]
+        name = machine.as_donor(donor, pid)
+        for field in ("network", "pid_namespace", "ipc_namespace"):
+            with pytest.raises(Conflict, match=f"the namespaces of container {donor.id}: it is not running"):
+                machine.run("true", **{field: name})
 
 
 def test_hosts_namespaces(machine: Machine) -> None:

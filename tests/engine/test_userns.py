@@ -329,7 +329,7 @@ def test_limits_and_devices(agent: AgentUnderTest) -> None:
 
 
 def test_shares_namespaces_with_one_of_the_same_ids(agent: AgentUnderTest) -> None:
-    one = start(agent, "echo here > /dev/shm/file; sleep 1000")
+    one = start(agent, "echo here > /dev/shm/file; sleep 1000", ipc_mode="shareable")
     name = one.name or ""
     modes = {f"{kind}_mode": f"container:{name}" for kind in ("network", "pid", "ipc")}
     script = "cat /dev/shm/file; readlink /proc/self/ns/user; readlink /proc/1/ns/user"
@@ -344,6 +344,15 @@ def test_sharing_takes_the_other_ones_ids(agent: AgentUnderTest) -> None:
     assert first_id(other) == first_id(one)
     with pytest.raises(APIError, match="not in one user namespace of its own"):
         create(agent, "true", network_mode=f"container:{plain.name}")
+    shares = {"userns": "", "network_mode": f"container:{one.name}"}
+    with pytest.raises(APIError, match="host PID namespace when user namespaces are enabled"):
+        create(agent, "true", pid_mode="host", **shares)
+    with pytest.raises(APIError, match="privileged mode is incompatible with user namespaces"):
+        create(agent, "true", privileged=True, **shares)
+    with pytest.raises(APIError, match="host's network namespace when user namespaces are enabled"):
+        create(agent, "true", userns="", network_mode="host", pid_mode=f"container:{one.name}")
+    with pytest.raises(APIError, match="not in one user namespace of its own"):
+        create(agent, "true", pid_mode=f"container:{plain.name}", **shares)
     with pytest.raises(APIError, match="with ids of its own with --userns=host"):
         create(agent, "true", userns="host", network_mode=f"container:{one.name}")
     first = first_id(one)

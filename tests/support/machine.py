@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Machine:
         self.tree = Tree(base)
 
     def config(self, *argv: str, process: dict[str, Any] | None = None, **fields: Any) -> RuntimeConfig:
+        (self.directory / "shims").mkdir(exist_ok=True)
         home = self.directory / f"c{len(list(self.directory.iterdir()))}"
         home.mkdir()
         privileged = fields.get("privileged", False)
@@ -52,6 +54,14 @@ class Machine:
             upper=str(home / "upper"),
             work=str(home / "work"),
             cgroup=home.name,
+            run_dir=str(self.directory / "shims" / home.name),
             cgroup_base=codec.dumps(self.base),
             **{**defaults, **fields},
         )
+
+    def as_donor(self, config: RuntimeConfig, pid: int) -> str:
+        """What shares its namespaces calls it so, once its shim has written this."""
+        directory = Path(config.run_dir)
+        directory.mkdir(exist_ok=True)
+        (directory / "state.json").write_text(json.dumps({"status": "running", "pid": pid}))
+        return f"container:{config.id}"

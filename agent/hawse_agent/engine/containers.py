@@ -589,7 +589,7 @@ class Containers:
         The same path after a crash, an upgrade and a reboot: a shim that answers is watched again, a
         container whose shim is gone has ended and is treated by its restart policy.
         """
-        restart = []
+        restart: builtins.list[ContainerRecord] = []
         records = self._state.containers()
         self._finish_creations({record.id for record in records})
         self._ids.tidy(self._paths.containers)
@@ -604,8 +604,25 @@ class Containers:
                 if record.removing or (record.spec.auto_remove and record.desired == "running"):
                     self._auto_remove(record, live)
                 elif self._restarts_after_loss(record, live.state):
-                    restart.append(record.id)
-        return restart
+                    restart.append(record)
+        return self._donors_first(restart)
+
+    def _donors_first(self, records: Sequence[ContainerRecord]) -> builtins.list[str]:
+        """Who shares the namespaces of others starts after them."""
+        wanted = {record.id: record for record in records}
+        ordered: dict[str, None] = {}
+
+        def add(record: ContainerRecord, waiting: tuple[str, ...] = ()) -> None:
+            for reference in _joined(record.spec):
+                with contextlib.suppress(NotFound, Conflict):  # it cannot start, and says so
+                    donor = self.record(reference)
+                    if donor.id in wanted and donor.id not in waiting:
+                        add(donor, (*waiting, record.id))
+            ordered[record.id] = None
+
+        for record in records:
+            add(record)
+        return list(ordered)
 
     def _reach_all(
         self, records: Sequence[ContainerRecord]
@@ -792,7 +809,12 @@ class Containers:
         namespaces = self._namespaces(record.spec)
         linked = tuple(self._linked(record, link) for link in record.spec.links)
         layers = self._layers(image)
-        around = replace(self._surroundings(record, layers, namespaces), linked=linked)
+        shared = self._shared_etc(record.spec)
+        around = replace(
+            self._surroundings(record, layers, namespaces),
+            linked=linked,
+            host_name=None if shared is None else _names_of(shared.parent),
+        )
         config = resolve.runtime_config(record, image, around)
         config = replace(config, finished_before=self._register.live(record.id).state.finished_at)
         etc = directory / "etc"
@@ -801,7 +823,6 @@ class Containers:
         host_network = namespaces.network == "host"
         host_hosts = Path("/etc/hosts").read_text() if host_network else None
         host_resolv = _read_or_empty(Path("/etc/resolv.conf"))
-        shared = self._shared_etc(spec)
         if shared is not None:
             for name in ("hostname", "hosts", "resolv.conf"):
                 shutil.copyfile(shared / name, etc / name)
@@ -871,7 +892,7 @@ class Containers:
         return resolve.Namespaces(
             network=self._network_namespace(spec),
             pid=self._namespace(spec.pid_mode),
-            ipc=self._namespace(spec.ipc_mode),
+            ipc=self._ipc_namespace(spec.ipc_mode),
             uts=self._namespace(spec.uts_mode),
             user=self._namespace(f"container:{others[0]}" if (others := _joined(spec)) else ""),
         )
@@ -884,6 +905,17 @@ class Containers:
             return self._namespace(mode)
         return "new"
 
+    def _ipc_namespace(self, mode: str) -> str:
+        joined = self._namespace(mode)
+        if mode.startswith("container:"):
+            donor = self.record(mode.partition(":")[2])
+            if donor.spec.ipc_mode in ("", "private", "none"):
+                raise Conflict(
+                    f"can't join IPC of container {donor.id}: non-shareable IPC (hint: use IpcMode:shareable "
+                    "for the donor container)"
+                )
+        return joined
+
     def _namespace(self, mode: str) -> str:
         if mode in ("", "private", "shareable", "none"):
             return "new"
@@ -893,19 +925,22 @@ class Containers:
         if kind != "container":
             raise InputError(f"invalid namespace mode: {mode}")
         view = self.get(other)
-        if view.state.status != "running":
+        if view.state.status not in ("running", "paused"):
             raise Conflict(f"cannot join namespace of a non running container: container {view.name}")
-        return f"pid:{view.state.pid}"
+        return f"container:{view.id}"
 
     def _has_own_ids(self, spec: ContainerSpec) -> bool:
         """Whether it gets a user namespace; raises InputError for what does not go with one, as Docker."""
         others = [self.record(other) for other in _joined(spec)]
-        if others and not spec.userns_mode:
-            return others[0].ids is not None
-        if spec.userns_mode == "host" and any(other.ids is not None for other in others):
-            # The host's root owns them: no capability that it has dropped would be missing there.
-            raise Conflict("cannot share namespaces of a container with ids of its own with --userns=host")
-        if (spec.userns_mode or self._settings.userns.default) == "host":
+        wanted = spec.userns_mode or self._settings.userns.default
+        if others and not spec.userns_mode:  # as the one with whom it shares
+            wanted = "auto" if others[0].ids is not None else "host"
+        if wanted == "host":
+            if any(other.ids is not None for other in others):
+                # The host's root owns them: no capability that it has dropped would be missing there.
+                raise Conflict(
+                    "cannot share namespaces of a container with ids of its own with --userns=host"
+                )
             return False
         if spec.privileged:
             raise InputError(
@@ -1056,6 +1091,7 @@ class Containers:
                 started_at=event["started_at"],
                 restart_count=event.get("restart_count", live.state.restart_count + 1),
                 oom_killed=False,
+                error="",
             )
             self._publish("start", record)
         elif kind == "health":
@@ -1092,6 +1128,7 @@ class Containers:
             oom_killed=event.get("oom", False),
             finished_at=event["finished_at"],
             pid=0,
+            error=event.get("error", ""),
         )
 
     def _gone(self, record: ContainerRecord, live: Live, state: dict[str, Any]) -> None:
@@ -1223,6 +1260,12 @@ def _is_uninterruptible(pid: int) -> bool:
         return Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].startswith("D")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _names_of(home: Path) -> tuple[str, str]:
+    """Host and domain name of a container that has been started."""
+    config = codec.loads(RuntimeConfig, (home / "runtime.json").read_bytes())
+    return config.hostname, config.domainname
 
 
 def _read_or_empty(path: Path) -> str:

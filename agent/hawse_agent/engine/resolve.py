@@ -37,7 +37,7 @@ DEFAULT_STOP_TIMEOUT = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Namespaces:
-    """What a container shares with others, resolved to `new`, `host` or `pid:N`."""
+    """What a container shares with others, resolved to `new`, `host` or `container:ID`."""
 
     network: str
     pid: str = "new"
@@ -61,6 +61,8 @@ class Surroundings:
     cgroup_base: str
     hard_nofile: int
     linked: tuple[Linked, ...] = ()
+    host_name: tuple[str, str] | None = None
+    """And domain name, of the container whose network is shared."""
     init: bool = False
     """Whether a container that does not say gets an init."""
 
@@ -181,7 +183,9 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
     """Everything resolved; raises InputError for what cannot be."""
     spec, paths = record.spec, around.paths
     directory = paths.container(record.id)
-    name = hostname(record, around.namespaces, _host_name())
+    name, domain = hostname(record, around.namespaces, _host_name()), spec.domainname
+    if around.host_name is not None:
+        name, domain = around.host_name
     binds, tmpfs = mounts(record, around, directory)
     process = ProcessConfig(
         argv=command_line(spec, image),
@@ -205,7 +209,7 @@ def runtime_config(record: ContainerRecord, image: Image, around: Surroundings) 
         name=spec.name,
         process=process,
         hostname=name,
-        domainname=spec.domainname,
+        domainname=domain,
         layers=tuple(str(layer) for layer in around.layers),
         upper=str(directory / "upper"),
         work=str(directory / "work"),

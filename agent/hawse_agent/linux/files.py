@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -29,6 +29,15 @@ _OF_THE_KERNEL = frozenset(
         0x67596969,  # rpc_pipefs
     }
 )
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Of this process's descriptors above 2."""
+    first = 3
+    for fd in (*sorted(keep), 1 << 31):
+        if fd > first:
+            libc.syscall("close_range", first, fd - 1, 0)
+        first = max(first, fd + 1)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -11,17 +11,18 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
+from hawse_agent import failpoints
 from hawse_agent.cgroups import Base, Cgroup, Tree, device_rules
-from hawse_agent.errors import InputError
 from hawse_agent.failpoints import reach
-from hawse_agent.linux import namespace, privilege, seccomp
+from hawse_agent.linux import files, namespace, privilege, seccomp
 from hawse_agent.runtime import handshake, identity, process, reaper, sysctls, userns
+from hawse_agent.runtime.donors import Donors
 from hawse_agent.runtime.handshake import ParentEnd
-from hawse_agent.runtime.init import Init, run
+from hawse_agent.runtime.init import Init, prepare_outside, run
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.runtime import RuntimeConfig
@@ -69,7 +70,7 @@ class Spawned:
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
             reach("shim: enter the cgroup")
-            if self._config.ids is not None:  # it may not do so itself
+            if _needs_go_between(self._config):  # it may not do so itself
                 self._cgroup.add(self.pid)
             reach("shim: tell PID 1 of the cgroup")
             self._parent.cgroup()
@@ -119,18 +120,21 @@ def spawn(
     base = codec.loads(Base, config.cgroup_base)
     program = seccomp.compile_filter(config.seccomp, config.process.capabilities)
     with contextlib.ExitStack() as opened:
+        donors = Donors(config, opened)
         joined = {
-            kind: _open_namespace(wanted, kind, opened)
+            kind: fd
             for kind, wanted in (
                 ("net", config.network),
                 ("pid", config.pid_namespace),
                 ("ipc", config.ipc_namespace),
                 ("uts", config.uts_namespace),
+                ("mnt", config.ipc_namespace),
+                ("user", config.user_namespace),
             )
-            if wanted.startswith("pid:")
+            if (fd := donors.open(wanted, kind)) is not None
         }
         tree = Tree(base)
-        born_inside = base.version == 2 and config.ids is None
+        born_inside = base.version == 2 and not _needs_go_between(config)
         cgroup = _make_cgroup(tree, config) if born_inside else None
         ours, theirs = handshake.pair()
         opened.enter_context(theirs)
@@ -145,13 +149,16 @@ def spawn(
             brother=lifeline is not None,
             reaper=_open_reaper(config, opened),
             joined=tuple(joined[kind] for kind in ("ipc", "uts") if kind in joined),
+            donor_mounts=joined.get("mnt"),
         )
         parent = ParentEnd(ours)
         try:
-            if config.ids is None:
-                child = _clone(init, cgroup, parent, joined.get("pid"))
+            if config.ids is not None:
+                child = _clone_across(init, theirs, parent, joined)
+            elif "pid" in joined:
+                child = _clone_beside(init, theirs, parent, joined["pid"])
             else:
-                child = _clone_across(init, theirs, parent, joined.get("pid"))
+                child = _clone(init, cgroup, parent)
         except BaseException:
             parent.close()
             if cgroup is not None:
@@ -197,52 +204,83 @@ def _flags(init: Init) -> int:
     return flags
 
 
-def _clone(init: Init, cgroup: Cgroup | None, parent: ParentEnd, pid_namespace: int | None) -> Cloned:
-    child = clone_into(_flags(init), cgroup, pid_namespace=pid_namespace)
+def _needs_go_between(config: RuntimeConfig) -> bool:
+    """Whether PID 1 is born where it does not reach the host's files."""
+    return config.ids is not None or config.pid_namespace.startswith("container:")
+
+
+def _clone(init: Init, cgroup: Cgroup | None, parent: ParentEnd) -> Cloned:
+    child = clone_into(_flags(init), cgroup)
     if child.pid == 0:
         parent.close()
         run(init)
     return child
 
 
-def _clone_across(init: Init, theirs: socket.socket, parent: ParentEnd, pid_namespace: int | None) -> Cloned:
-    """Into a user namespace, by a go-between (see `userns`). Raises StartFailed."""
-    userns_fd = userns.find(init.config, init.netns_fd)
-    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _clone_across(init: Init, theirs: socket.socket, parent: ParentEnd, joined: Mapping[str, int]) -> Cloned:
+    """Into a user namespace (see `userns`). Raises StartFailed."""
+    userns_fd = userns.find(init.config, init.netns_fd if "net" not in joined else None, joined.get("user"))
+
+    def prepare(tell: socket.socket) -> None:
+        assert init.config.ids is not None
+        init.step = "mount what is on the host"
+        init.brought = userns.bring(init.config, userns_fd, init.donor_mounts)
+        userns.give((init.stdio.stdin, init.stdio.stdout, init.stdio.stderr), init.config.ids)
+        init.step = "enter the user namespace"
+        namespace.setns(userns_fd, namespace.CLONE_NEWUSER)
+        if "pid" in joined:
+            namespace.setns(joined["pid"], namespace.CLONE_NEWPID)
+
     try:
-        with hear, tell:
-            # Outside of the cgroup: it is not one of the container's processes.
-            between = clone_into(namespace.CLONE_PARENT if init.brother else 0, None)
-            if between.pid == 0:
-                parent.close()
-                hear.close()
-                _go_between(init, userns_fd, pid_namespace, tell)
-            os.close(between.pidfd)
-            tell.close()
-            theirs.close()
-            message, fds, _, _ = socket.recv_fds(hear, 32, 1)
-        with contextlib.suppress(ChildProcessError):  # a brother: its parent reaps it
-            os.waitpid(between.pid, 0)
-        if not message:
-            parent.wait_until_ready()  # raises what it has said
-        return Cloned(pid=int(message), pidfd=fds[0])
+        return _clone_by_go_between(init, theirs, parent, prepare, _flags(init))
     finally:
         os.close(userns_fd)
 
 
-def _go_between(init: Init, userns_fd: int, pid_namespace: int | None, tell: socket.socket) -> NoReturn:
-    config = init.config
-    assert config.ids is not None
+def _clone_beside(init: Init, theirs: socket.socket, parent: ParentEnd, pid_namespace: int) -> Cloned:
+    """Into another container's PID namespace: whoever may trace there could look into PID 1, and sees nothing
+    of the host in it. Raises StartFailed."""
+
+    def prepare(tell: socket.socket) -> None:
+        init.step = "make namespaces"
+        namespace.unshare(_flags(init) & ~namespace.CLONE_PARENT)
+        needed = prepare_outside(init)
+        init.step = "enter the PID namespace"
+        namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
+        files.close_all_but((*needed, tell.fileno(), *init.shim.descriptors, *failpoints.descriptors()))
+
+    return _clone_by_go_between(init, theirs, parent, prepare, 0)
+
+
+def _clone_by_go_between(
+    init: Init, theirs: socket.socket, parent: ParentEnd, prepare: Callable[[socket.socket], None], flags: int
+) -> Cloned:
+    hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with hear, tell:
+        # Outside of the cgroup: it is not one of the container's processes.
+        between = clone_into(namespace.CLONE_PARENT if init.brother else 0, None)
+        if between.pid == 0:
+            parent.close()
+            hear.close()
+            _go_between(init, prepare, flags, tell)
+        os.close(between.pidfd)
+        tell.close()
+        theirs.close()
+        message, fds, _, _ = socket.recv_fds(hear, 32, 1)
+    with contextlib.suppress(ChildProcessError):  # a brother: its parent reaps it
+        os.waitpid(between.pid, 0)
+    if not message:
+        parent.wait_until_ready()  # raises what it has said
+    return Cloned(pid=int(message), pidfd=fds[0])
+
+
+def _go_between(
+    init: Init, prepare: Callable[[socket.socket], None], flags: int, tell: socket.socket
+) -> NoReturn:
     try:
         privilege.set_dumpable(False)
-        init.step = "mount what is on the host"
-        init.brought = userns.bring(config, userns_fd)
-        userns.give((init.stdio.stdin, init.stdio.stdout, init.stdio.stderr), config.ids)
-        init.step = "enter the user namespace"
-        namespace.setns(userns_fd, namespace.CLONE_NEWUSER)
-        if pid_namespace is not None:
-            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
-        pid, pidfd = namespace.clone(_flags(init) | namespace.CLONE_PARENT)
+        prepare(tell)
+        pid, pidfd = namespace.clone(flags | namespace.CLONE_PARENT)
         if pid == 0:
             tell.close()
             run(init)
@@ -252,67 +290,21 @@ def _go_between(init: Init, userns_fd: int, pid_namespace: int | None, tell: soc
     os._exit(0)
 
 
-def clone_into(
-    flags: int, cgroup: Cgroup | None, *, pid_namespace: int | None = None, others: int = 0
-) -> Cloned:
-    """Clone into new namespaces, a v2 cgroup, and an existing PID namespace (an fd of it, or a pidfd).
-
-    With a pidfd also into `others` of its process's namespaces. All are entered before the clone, which alone
-    may be seen from inside: this process sets its own aside for that moment.
-    """
-    with contextlib.ExitStack() as opened:
-        cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
+def clone_into(flags: int, cgroup: Cgroup | None) -> Cloned:
+    """Clone into new namespaces, and a v2 cgroup."""
+    cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
+    try:
+        pid, pidfd = namespace.clone(flags, cgroup_fd)
+    finally:
         if cgroup_fd is not None:
-            opened.callback(os.close, cgroup_fd)
-        if pid_namespace is None:
-            pid, pidfd = namespace.clone(flags, cgroup_fd)
-            return Cloned(pid=pid, pidfd=pidfd)
-        own = {kind: _open_own(name, opened) for kind, name in _KINDS.items() if kind & others}
-        own[namespace.CLONE_NEWPID] = _open_own("pid", opened)
-        directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        opened.callback(os.close, directory)
-        pid, pidfd = -1, -1
-        try:
-            if others:
-                namespace.setns(pid_namespace, others)
-            namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
-            pid, pidfd = namespace.clone(flags, cgroup_fd)
-        finally:
-            if pid != 0:
-                for kind, fd in own.items():
-                    namespace.setns(fd, kind)
-                os.fchdir(directory)
-        return Cloned(pid=pid, pidfd=pidfd)
-
-
-_KINDS = {
-    namespace.CLONE_NEWNS: "mnt",
-    namespace.CLONE_NEWNET: "net",
-    namespace.CLONE_NEWIPC: "ipc",
-    namespace.CLONE_NEWUTS: "uts",
-}
-
-
-def _open_own(kind: str, opened: contextlib.ExitStack) -> int:
-    fd = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    opened.callback(os.close, fd)
-    return fd
+            os.close(cgroup_fd)
+    return Cloned(pid=pid, pidfd=pidfd)
 
 
 def _open_reaper(config: RuntimeConfig, opened: contextlib.ExitStack) -> int | None:
     if not config.init:
         return None
     fd = reaper.seal()
-    opened.callback(os.close, fd)
-    return fd
-
-
-def _open_namespace(of: str, kind: str, opened: contextlib.ExitStack) -> int:
-    pid = of.removeprefix("pid:")
-    try:
-        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise InputError(f"cannot join the {kind} namespace of process {pid}: it has ended") from None
     opened.callback(os.close, fd)
     return fd
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from hawse_agent.cgroups import Base, Tree
+from hawse_agent.cgroups import Base, Cgroup, Tree
 from hawse_agent.errors import StartFailed
 from hawse_agent.linux import namespace, seccomp
 from hawse_agent.runtime import handshake, identity, process, userns
-from hawse_agent.runtime.create import Cloned, clone_into
+from hawse_agent.runtime.create import Cloned
 from hawse_agent.runtime.process import Stdio
 from hawse_agent.spec import codec
 from hawse_agent.spec.records import IdRange
@@ -60,10 +60,12 @@ def enter(
     cgroup = Tree(base).open(config.cgroup)
     own_program = process.own_program()
     ours, theirs = handshake.pair()
-    entrances = cgroup.open_to_enter() if base.version == 1 else ()  # on v2 it is born inside
+    # On v2 it is born inside, by a descriptor of the cgroup's directory: nothing for who may look on.
+    born_inside = base.version == 2 and "CAP_SYS_PTRACE" not in config.process.capabilities
+    entrances = () if born_inside else cgroup.open_to_enter()
     try:
         flags = namespace.CLONE_PARENT if lifeline is not None else 0
-        made = clone_into(flags, cgroup, pid_namespace=pidfd, others=_NAMESPACES)
+        made = _clone_inside(flags, cgroup if born_inside else None, pidfd)
         if made.pid == 0:
             ours.close()
             _run(
@@ -106,6 +108,43 @@ def enter(
     finally:
         parent.close()
     return Entered(pid=made.pid, pidfd=made.pidfd, console=console, warnings=warnings)
+
+
+def _clone_inside(flags: int, cgroup: Cgroup | None, container: int) -> Cloned:
+    """All namespaces are entered before the clone, which alone may be seen from inside: this process sets its
+    own aside for that moment, by descriptors that lead to no file of the host."""
+    with contextlib.ExitStack() as opened:
+        own = {kind: _open_own(name, opened) for kind, name in _KINDS.items()}
+        directory = os.getcwd()
+        cgroup_fd = cgroup.open_for_clone() if cgroup is not None else None
+        if cgroup_fd is not None:
+            opened.callback(os.close, cgroup_fd)
+        pid = pidfd = -1
+        try:
+            namespace.setns(container, _NAMESPACES)
+            namespace.setns(container, namespace.CLONE_NEWPID)
+            pid, pidfd = namespace.clone(flags, cgroup_fd)
+        finally:
+            if pid != 0:
+                for kind, fd in own.items():
+                    namespace.setns(fd, kind)
+                os.chdir(directory)
+        return Cloned(pid=pid, pidfd=pidfd)
+
+
+_KINDS = {
+    namespace.CLONE_NEWNS: "mnt",
+    namespace.CLONE_NEWNET: "net",
+    namespace.CLONE_NEWIPC: "ipc",
+    namespace.CLONE_NEWUTS: "uts",
+    namespace.CLONE_NEWPID: "pid",
+}
+
+
+def _open_own(kind: str, opened: contextlib.ExitStack) -> int:
+    fd = os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _kill(cloned: Cloned) -> None:

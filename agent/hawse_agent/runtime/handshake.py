@@ -45,6 +45,11 @@ class ChildEnd:
         self._sock = sock
         self._lifeline = lifeline
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        lifeline = () if self._lifeline is None else (self._lifeline,)
+        return self._sock.fileno(), *lifeline
+
     def wait_for_cgroup(self) -> None:
         self._expect(_CGROUP)
 

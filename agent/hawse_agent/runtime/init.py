@@ -35,10 +35,14 @@ class Init(process.Child):
     """It is a child of the caller's parent."""
     joined: tuple[int, ...]
     """IPC and UTS namespace of other containers."""
+    donor_mounts: int | None
+    """Mount namespace of the container whose IPC namespace is shared, and so its /dev/shm."""
     reaper: int | None
     """The program that PID 1 becomes, where the container wants an init."""
     brought: userns.Brought | None = None
-    """With ids of its own: what was mounted outside."""
+    """With ids of its own, or where others can look on: what was mounted outside."""
+    outside: bool = False
+    """A go-between has taken the steps of `OUTSIDE`."""
     targets: frozenset[str] = frozenset()
     root_fd: int = -1
     dev_fd: int = -1
@@ -50,7 +54,8 @@ def run(init: Init) -> NoReturn:
     try:
         for step, do in STEPS:
             _next(init, step)
-            do(init)
+            if not (init.outside and step in OUTSIDE):
+                do(init)
         _next(init, "wait for the shim")
         init.shim.ready(init.master, init.warnings)
         if init.master is not None:
@@ -68,6 +73,24 @@ def run(init: Init) -> NoReturn:
     os._exit(1)
 
 
+def prepare_outside(init: Init) -> tuple[int, ...]:
+    """In a go-between with the namespaces of PID 1, which is to be born where others can look on: after this
+    nothing of the host is within reach. Returns the descriptors that PID 1 needs."""
+    init.own_program = process.own_program()
+    for step, do in STEPS:
+        if step == "pivot_root":
+            _next(init, "mount volumes")
+            init.brought = userns.Brought(root=init.root_fd, binds=mounts.open_sources(init.config, None))
+        if step in OUTSIDE:
+            _next(init, step)
+            do(init)
+    init.outside = True
+    assert init.brought is not None
+    stdio = (init.stdio.stdin, init.stdio.stdout, init.stdio.stderr)
+    optional = (*stdio, init.reaper, init.dev_fd if init.dev_fd >= 0 else None)
+    return (init.root_fd, *init.brought.binds.values(), *(fd for fd in optional if fd is not None))
+
+
 def _next(init: Init, step: str) -> None:
     init.step = step
     reach(f"init: {step}")
@@ -75,7 +98,8 @@ def _next(init: Init, step: str) -> None:
 
 def _start_session(init: Init) -> None:
     process.start_session(init)
-    init.own_program = process.own_program()
+    if not init.outside:
+        init.own_program = process.own_program()
     if init.config.ids is not None:
         userns.become_root()
 
@@ -105,14 +129,22 @@ def _mount_root(init: Init) -> None:
     os.close(here)
 
 
-def _mount_kernel_file_systems(init: Init) -> None:
+def _mount_proc(init: Init) -> None:
     init.proc_fd = mounts.mount_proc(init.root_fd)
+
+
+def _mount_dev_and_sys(init: Init) -> None:
     if "/dev" not in init.targets:
         init.dev_fd = mounts.mount_dev(init.root_fd)
-        shared = init.brought.shared_memory if init.brought is not None else None
-        mounts.mount_in_dev(init.dev_fd, init.config, init.targets, shared)
+        mounts.mount_in_dev(init.dev_fd, init.config, init.targets, lambda: _shared_memory(init))
     if "/sys" not in init.targets:
         mounts.mount_sys(init.root_fd, read_only=not init.config.privileged)
+
+
+def _shared_memory(init: Init) -> int:
+    if init.brought is not None and init.brought.shared_memory is not None:
+        return init.brought.shared_memory
+    return mounts.shared_memory(init.config, init.donor_mounts)
 
 
 def _make_devices(init: Init) -> None:
@@ -123,7 +155,7 @@ def _make_devices(init: Init) -> None:
 
 def _enter_cgroup_namespace(init: Init) -> None:
     init.shim.wait_for_cgroup()
-    if init.base.version == 1 and init.config.ids is None:  # else it is inside already
+    if init.base.version == 1 and init.brought is None:  # else it is inside already
         Tree(init.base).open(init.config.cgroup).enter()
     namespace.unshare(namespace.CLONE_NEWCGROUP)
     if not init.targets & {"/sys", "/sys/fs/cgroup"}:
@@ -202,7 +234,8 @@ STEPS: tuple[tuple[str, Callable[[Init], None]], ...] = (
     ),  # /sys shows the namespace it is mounted in
     ("separate mounts", _separate_mounts),  # before any mount, or the host would see it
     ("mount the root", _mount_root),
-    ("mount /proc, /dev and /sys", _mount_kernel_file_systems),  # before binds, which may lie in them
+    ("mount /proc", _mount_proc),  # before binds, which may lie in these
+    ("mount /dev and /sys", _mount_dev_and_sys),
     ("make device nodes", _make_devices),
     ("enter the cgroup namespace", _enter_cgroup_namespace),  # as late as it can be: the shim works meanwhile
     ("mount volumes", _mount_user_mounts),
@@ -217,6 +250,20 @@ STEPS: tuple[tuple[str, Callable[[Init], None]], ...] = (
     ("make a keyring", _new_keyring),
     ("enter the working directory", _enter_directory),
 )
+
+
+OUTSIDE = frozenset(
+    (
+        "join namespaces",
+        "separate mounts",
+        "mount the root",
+        "mount /dev and /sys",
+        "make device nodes",
+        "pivot_root",
+    )
+)
+"""What a go-between does for a PID 1 that is born in another container's PID namespace, so that who may trace
+there sees the root of the host in nobody. /proc shows the PID namespace of who mounts it."""
 
 
 def _loopback_up() -> None:

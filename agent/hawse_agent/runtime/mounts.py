@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hawse_agent.errors import HostRefused, InputError
 from hawse_agent.linux import mount, namespace, tree
@@ -95,16 +95,16 @@ def mount_dev(root_fd: int) -> int:
 
 
 def mount_in_dev(
-    dev_fd: int, config: RuntimeConfig, targets: frozenset[str], shared: int | None = None
+    dev_fd: int, config: RuntimeConfig, targets: frozenset[str], shared: Callable[[], int]
 ) -> None:
-    """/dev/pts, /dev/shm, /dev/mqueue. `shared`: a /dev/shm that was opened already."""
+    """/dev/pts, /dev/shm, /dev/mqueue. `shared` opens what becomes /dev/shm."""
     if "/dev/pts" not in targets:
         attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC
         options = ("newinstance", "ptmxmode=0666", "mode=0620", "gid=5")
         _mount_on_new(dev_fd, "pts", mount.new("devpts", attributes, source="devpts", options=options))
     without = config.ipc_namespace == "new" and not config.shm_size  # --ipc none
     if "/dev/shm" not in targets and not without:
-        _mount_on_new(dev_fd, "shm", shared_memory(config) if shared is None else shared)
+        _mount_on_new(dev_fd, "shm", shared())
     if "/dev/mqueue" not in targets:
         _mount_on_new(dev_fd, "mqueue", mount.new("mqueue", _SAFE, source="mqueue"))
 
@@ -147,7 +147,7 @@ def mount_user_mounts(
                 _tmpfs(root_fd, wanted, proc_fd)
 
 
-def open_sources(config: RuntimeConfig, userns_fd: int) -> dict[str, int]:
+def open_sources(config: RuntimeConfig, userns_fd: int | None) -> dict[str, int]:
     """Detached mounts of what shall be bound, as owned fds, by target."""
     opened = {}
     for bind in config.binds:
@@ -319,20 +319,20 @@ def _mount_on_new(parent: int, name: str, fd: int) -> None:
     _attach(fd, os.open(name, tree.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=parent))
 
 
-def shared_memory(config: RuntimeConfig) -> int:
-    """/dev/shm goes with the IPC namespace: own, the host's, or that of another container."""
+def shared_memory(config: RuntimeConfig, donor_mounts: int | None) -> int:
+    """/dev/shm goes with the IPC namespace: own, the host's, or that of the container in the mount
+    namespace `donor_mounts`."""
     if config.ipc_namespace == "new":
         options = ("mode=1777", f"size={config.shm_size}")
         return mount.new("tmpfs", _SAFE, source="shm", options=options)
-    if config.ipc_namespace == "host":
+    if donor_mounts is None:
         return mount.clone("/dev/shm")
-    return _clone_of(config.ipc_namespace.removeprefix("pid:"), "/dev/shm")
+    return _clone_of(donor_mounts, "/dev/shm")
 
 
-def _clone_of(pid: str, path: str) -> int:
-    """A mount of another process's mount namespace; only there it can be cloned."""
+def _clone_of(other: int, path: str) -> int:
+    """A mount of another mount namespace; only there it can be cloned."""
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    other = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         namespace.setns(other, namespace.CLONE_NEWNS)
         try:
@@ -341,7 +341,6 @@ def _clone_of(pid: str, path: str) -> int:
             namespace.setns(own, namespace.CLONE_NEWNS)
     finally:
         os.close(own)
-        os.close(other)
 
 
 def _bind(root_fd: int, bind: BindMount, fd: int, proc_fd: int) -> None:

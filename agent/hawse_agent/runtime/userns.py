@@ -22,7 +22,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from hawse_agent.errors import HostRefused
+from hawse_agent.errors import Conflict, HostRefused
 from hawse_agent.linux import mount, namespace, privilege
 from hawse_agent.runtime import mounts, rootfs
 from hawse_agent.spec.records import IdRange
@@ -40,16 +40,22 @@ class Brought:
     """That of another container, which is in another mount namespace."""
 
 
-def find(config: RuntimeConfig, netns_fd: int | None) -> int:
-    """The user namespace to enter, as an owned fd: that of a kept network namespace, of the container whose
-    namespaces are shared, or a new one."""
-    if netns_fd is not None:
-        return namespace.owner(netns_fd)
-    if config.user_namespace.startswith("pid:"):
-        pid = config.user_namespace.removeprefix("pid:")
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    assert config.ids is not None
-    return create(config.ids)
+def find(config: RuntimeConfig, netns_fd: int | None, donor: int | None) -> int:
+    """The user namespace to enter, as an owned fd: that of a kept network namespace, `donor`, that of the
+    container whose namespaces are shared, or a new one. Raises Conflict when the two first differ."""
+    if netns_fd is None:
+        if donor is not None:
+            return os.dup(donor)
+        assert config.ids is not None
+        return create(config.ids)
+    owner = namespace.owner(netns_fd)
+    if donor is not None and not os.path.sameopenfile(owner, donor):
+        os.close(owner)
+        other = config.user_namespace.removeprefix("container:")
+        raise Conflict(
+            f"container {other} was started again and has other users by now: this one has to be, too"
+        )
+    return owner
 
 
 def create(ids: IdRange) -> int:
@@ -88,13 +94,13 @@ def create(ids: IdRange) -> int:
             os.close(writer)
 
 
-def bring(config: RuntimeConfig, userns_fd: int) -> Brought:
+def bring(config: RuntimeConfig, userns_fd: int, donor_mounts: int | None) -> Brought:
     """Mount all that lies on the host, in a mount namespace that goes with this process."""
     assert config.ids is not None
     namespace.unshare(namespace.CLONE_NEWNS)
     mounts.keep_to_ourselves(config)
     binds = mounts.open_sources(config, userns_fd)
-    shared = None if config.ipc_namespace == "new" else mounts.shared_memory(config)
+    shared = None if config.ipc_namespace == "new" else mounts.shared_memory(config, donor_mounts)
     rootfs.make_directories(config)
     home = os.path.dirname(config.upper)
     # Their parents, not each layer: mounts are a resource of the whole host.

@@ -99,15 +99,15 @@ class RuntimeConfig:
     resources: Resources = Resources()
     network: Literal["new", "host", "none"] | str = "new"
     """new: own namespace, the daemon sets it up before `run`; none: own namespace with lo only;
-    host; or `pid:N`: that process's network namespace (container:ID)."""
+    host; or `container:ID`: that container's, as it is when this one starts."""
     pid_namespace: str = "new"
-    """new | host | pid:N."""
+    """new | host | container:ID."""
     ipc_namespace: str = "new"
     uts_namespace: str = "new"
     ids: IdRange | None = None
     """None: it lives in the host's user namespace."""
     user_namespace: str = "new"
-    """With `ids`: new | pid:N, whose ids they are."""
+    """With `ids`: new | container:ID, whose ids they are."""
     stop_signal: int = 15
     stop_timeout: int = 10
     restart: RestartPolicy = RestartPolicy()
@@ -120,5 +120,5 @@ class RuntimeConfig:
     finished_before: float = 0.0
     """When the run before this start ended; 0: there was none."""
     run_dir: str = ""
-    """shims/<id>/: shim.sock, state.json."""
+    """shims/<id>/: shim.sock, state.json. Those of other containers are beside it."""
     auto_remove: bool = False

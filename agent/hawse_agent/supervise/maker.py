@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from hawse_agent import failpoints
 from hawse_agent.cgroups import OomNotifier
 from hawse_agent.errors import HawseError, StartFailed, from_wire
-from hawse_agent.linux import libc, privilege
+from hawse_agent.linux import files, privilege
 from hawse_agent.supervise.children import Children
 from hawse_agent.supervise.loop import READ, Loop
 
@@ -202,7 +202,7 @@ class Maker:
 
 def _run(job: Job, end: MakerEnd, shim: int, keep: Sequence[int]) -> NoReturn:
     try:
-        _close_all_but((*keep, *failpoints.descriptors()))
+        files.close_all_but((*keep, *failpoints.descriptors()))
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         privilege.die_with_parent()
@@ -217,11 +217,3 @@ def _run(job: Job, end: MakerEnd, shim: int, keep: Sequence[int]) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(0)
-
-
-def _close_all_but(keep: Sequence[int]) -> None:
-    first = 3
-    for fd in (*sorted(keep), 1 << 31):
-        if fd > first:
-            libc.syscall("close_range", first, fd - 1, 0)
-        first = max(first, fd + 1)

@@ -412,6 +412,7 @@ class Shim:
             exit_code=state.exit_code,
             oom=state.oom,
             finished_at=state.finished_at,
+            error=state.error,
             restarting=again,
         )
         if again:

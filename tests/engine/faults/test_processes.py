@@ -408,3 +408,63 @@ def test_process_ids_are_used_again(
     container.remove(force=True)
     agent.restart()
     assert [stranger.poll() for stranger in born] == [None, None, None]
+
+
+@pytest.mark.parametrize("kind", ["network", "pid", "ipc"])
+def test_who_shares_a_namespace_restarts_in_the_one_of_now(agent: AgentUnderTest, kind: str) -> None:
+    """By its policy, also while no daemon runs: not in that of who has the old number."""
+    donor = run(agent, name="donor", ipc_mode="shareable")
+    sharer = run(agent, restart_policy={"Name": "always"}, **{f"{kind}_mode": "container:donor"})
+    name = {"network": "net"}.get(kind, kind)
+
+    def shared() -> bool:
+        return namespace_of(sharer, name) == namespace_of(donor, name)
+
+    assert shared()
+    donor.restart(timeout=0)
+    if kind != "pid":  # there it has ended with the other
+        assert not shared()
+        agent.kill()
+        end(sharer)
+        agent.start()
+    wait_until(lambda: pid_of(sharer) > 0 and shared(), "in another namespace")
+
+
+def test_who_shares_waits_for_the_other_one(
+    agent: AgentUnderTest, strangers: Callable[[int], subprocess.Popen[bytes]]
+) -> None:
+    """It says for what; meanwhile a stranger with the other one's number has nothing to do with it."""
+    donor = run(agent, name="donor")
+    sharer = run(agent, restart_policy={"Name": "always"}, network_mode="container:donor")
+    number = pid_of(donor)
+    donor.stop(timeout=0)
+    strangers(number)
+    end(sharer)
+    wait_until(lambda: "it is not running" in error_of(sharer))
+    assert f"cannot join the namespaces of container {donor.id}" in error_of(sharer)
+    donor.start()
+    wait_until(lambda: pid_of(sharer) > 0, "it does not come back")
+    assert namespace_of(sharer, "net") == namespace_of(donor, "net") and not error_of(sharer)
+
+
+def namespace_of(container: Container, kind: str) -> str:
+    return os.readlink(f"/proc/{pid_of(container)}/ns/{kind}")
+
+
+def end(container: Container) -> None:
+    """By nobody who is asked to."""
+    os.kill(int(container.attrs["State"]["Pid"]) or pid_of(container), signal.SIGKILL)
+
+
+def test_a_boot_starts_those_first_that_others_share_with(agent: AgentUnderTest) -> None:
+    always = {"restart_policy": {"Name": "always"}}
+    donor = run(agent, name="donor", **always)
+    sharers = [run(agent, network_mode="container:donor", **always) for _ in range(2)]
+    everyone = [donor, *sharers]
+    shims = [shim_of(container) for container in everyone]
+    agent.kill()
+    for shim in shims:
+        os.kill(shim, signal.SIGKILL)
+    agent.start()
+    wait_until(lambda: all(pid_of(container) for container in everyone))
+    assert len({namespace_of(container, "net") for container in everyone}) == 1

@@ -219,6 +219,40 @@ def test_the_root_of_what_enters_is_never_the_hosts(agent: AgentUnderTest, tmp_p
     assert b"".join(output) == b""
 
 
+@pytest.mark.parametrize("ipc", ["private", "shareable"])
+def test_the_root_of_what_joins_is_never_the_hosts(agent: AgentUnderTest, tmp_path: Path, ipc: str) -> None:
+    """Nor do its directory and its descriptors lead there: of a container in the PID namespace of one that
+    may trace, from its birth on."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    places = '"$p/root" "$p/cwd" "$p"/fd/*'
+    script = (
+        "echo watching; until [ -e /stop ]; do for p in /proc/[0-9]*; do "
+        f"for d in {places}; do [ -e $d{marker} ] || [ -e $d/pyproject.toml ] || [ -e $d/hawse_agent ]"
+        " && echo $d is of the host; done; done; done"
+    )
+    box = agent.client.containers.run(
+        BUSYBOX, ["sh", "-c", script], cap_add=["SYS_PTRACE"], detach=True, init=True, ipc_mode=ipc
+    )
+    output = box.logs(stream=True, follow=True)
+    assert next(output) == b"watching\n"
+    modes = {"pid_mode": f"container:{box.id}"}
+    if ipc == "shareable":
+        modes |= {"ipc_mode": f"container:{box.id}", "network_mode": f"container:{box.id}"}
+    for _ in range(4):
+        said = agent.client.containers.run(
+            BUSYBOX,
+            ["ls", "-d", "/proc/1/task"],
+            remove=True,
+            volumes=["/usr:/mnt:ro"],
+            **modes,
+        )
+        assert said == b"/proc/1/task\n"
+        assert box.exec_run(["true"]).exit_code == 0
+    box.exec_run(["touch", "/stop"])
+    assert b"".join(output) == b""
+
+
 def test_the_init_of_a_container_is_nothing_of_ours(agent: AgentUnderTest) -> None:
     """It stays where root of the container sees it: its own program, without our memory or environment."""
     words = [f"read:/proc/1/{name}" for name in ("environ", "maps", "cmdline")]
