@@ -55,6 +55,8 @@ class Spawned:
         """None until it is made; on v2 it is made first, so that PID 1 is born in it."""
         self._parent = parent
         self._prepared = False
+        self._is_put_inside = _needs_go_between(config)
+        """Into its cgroup, since it cannot go itself."""
 
     @property
     def cgroup(self) -> Cgroup:
@@ -70,7 +72,7 @@ class Spawned:
             if self._cgroup is None:
                 self._cgroup = _make_cgroup(self._tree, self._config)
             reach("shim: enter the cgroup")
-            if _needs_go_between(self._config):  # it may not do so itself
+            if self._is_put_inside:
                 self._cgroup.add(self.pid)
             reach("shim: tell PID 1 of the cgroup")
             self._parent.cgroup()
