@@ -62,6 +62,15 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 
 NOUNS = ("network", "volume", "image", "host")
 
+_SECRET_FLAGS = {
+    False: (
+        ("-e", "--extra-vars", "--env", "--build-arg"),
+        r"(-e|--extra-vars=|--env=|--build-arg=)(.+)",
+    ),
+    True: (("-p", "--password"), r"(-p|--password=)(.+)"),
+}
+"""Of other verbs, and of login: flags whose values may be secrets."""
+
 PROLOGUE = "Provisions the hosts of a fleet and runs containers on them, over SSH."
 
 
@@ -172,12 +181,13 @@ def all_verbs() -> list[Verb]:
 
 
 def shown_command(verb: str, rest: Iterable[str]) -> str:
-    """The verb and its arguments as the history keeps them: values of -e may be secrets."""
+    """The verb and its arguments as the history keeps them: values of -e and the like may be secrets."""
+    flags, joined = _SECRET_FLAGS[verb == "login"]
     shown: list[str] = [verb]
     for word in rest:
-        if shown[-1] in ("-e", "--extra-vars", "--env"):
+        if shown[-1] in flags:
             shown.append(_hidden(word))
-        elif match := re.fullmatch(r"(-e|--extra-vars=|--env=)(.+)", word, re.DOTALL):
+        elif match := re.fullmatch(joined, word, re.DOTALL):
             shown.append(match[1] + _hidden(match[2]))
         else:
             shown.append(word)

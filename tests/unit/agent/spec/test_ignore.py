@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-import subprocess
-import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import UnixStreamServer
 
 import pytest
+from tests.support.contextrecorder import Recorder, recording
 
 from hawse_agent.errors import InputError
 from hawse_agent.spec.ignore import Ignore, Matched, candidates
@@ -133,56 +128,12 @@ def test_where_a_walk_must_go_on(text: str, directory: str, below: bool) -> None
 # The docker command sends its contexts to a daemon that keeps them.
 
 
-class _Recorder(UnixStreamServer):
-    received = b""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Recorder
-    protocol_version = "HTTP/1.1"
-
-    def address_string(self) -> str:
-        return "docker"
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self._answer(b'{"ApiVersion": "1.41", "Os": "linux", "Arch": "amd64", "Version": "20.10"}')
-
-    def do_HEAD(self) -> None:
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        body = io.BytesIO()
-        while size := int(self.rfile.readline(), 16):
-            body.write(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        self.server.received = body.getvalue()
-        self._answer(b'{"stream": "done"}\n')
-
-    def _answer(self, body: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Api-Version", "1.41")
-        self.send_header("Builder-Version", "1")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
 @pytest.fixture(scope="module")
-def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Recorder]:
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorder]:
     if shutil.which("docker") is None:
         pytest.skip("needs the docker command")
-    path = tmp_path_factory.mktemp("s") / "docker.sock"
-    with _Recorder(str(path), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with recording(tmp_path_factory.mktemp("s") / "docker.sock") as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -240,22 +191,8 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_contexts_are_those_of_the_docker_command(name: str, recorder: _Recorder, context: Path) -> None:
+def test_contexts_are_those_of_the_docker_command(name: str, recorder: Recorder, context: Path) -> None:
     (context / ".dockerignore").write_text(FILES[name])
-    done = subprocess.run(
-        ["docker", "build", str(context)],
-        env={
-            **os.environ,
-            "DOCKER_BUILDKIT": "0",
-            "DOCKER_HOST": f"unix://{recorder.server_address}",
-            "DOCKER_CONFIG": str(context.parent),
-        },
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.returncode == 0, done.stderr
-    with tarfile.open(fileobj=io.BytesIO(recorder.received)) as tar:
-        theirs = {member.name.rstrip("/") for member in tar} - {"."}
+    theirs = {entry.name for entry in recorder.context(str(context))} - {"."}
     ignore = Ignore.parse(FILES[name]).without("Dockerfile", ".dockerignore")
     assert ours(context, ignore) == theirs

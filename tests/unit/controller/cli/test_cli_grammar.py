@@ -157,6 +157,26 @@ def test_the_history_sees_no_secrets(words: list[str], shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("login", ["-u", "me", "-p", "s3cret", "reg"]),
+        ("login", ["-ps3cret", "--password=s3cret"]),
+        ("build", ["--build-arg", "TOKEN=s3cret", "--build-arg=TOKEN=s3cret", "."]),
+    ],
+)
+def test_secrets_of_other_verbs_are_not_kept(verb: str, words: list[str]) -> None:
+    assert "s3cret" not in shown_command(verb, words)
+
+
+def test_completion_knows_the_verbs_about_images(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for verb in ("pull", "push", "search", "login", "commit", "build"):
+        assert f"        {verb!r}) words=" in script
+    assert "--no-cache" in script and "'image send') words=" in script and "--all-platforms" in script
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         ("10m", "3400.000"),
