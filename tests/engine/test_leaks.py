@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,3 +30,18 @@ def test_a_mount_that_is_gone_with_its_directory(
     left = leaks.wait_for(before, SESSION.directory, timeout=0.0 if not inherited else 5.0)
     lost = f"gone: mount tmpfs of-the-machine on {point}"
     assert [line for line in left if "of-the-machine" in line] == ([] if inherited else [lost])
+
+
+def test_a_process_that_had_ended_before() -> None:
+    """And was reaped meanwhile; one that nobody reaps afterwards is a leak."""
+    assert SESSION is not None
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        before = leaks.snapshot(SESSION.directory)
+        assert before["process true (unreaped)"] == 1
+        process.wait()
+        assert leaks.wait_for(before, SESSION.directory, timeout=5.0) == []
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        left = leaks.wait_for(before - Counter(["process true (unreaped)"]), SESSION.directory, timeout=0.0)
+        assert left == ["left behind: process true (unreaped)"]

@@ -33,6 +33,7 @@ TIMEOUT = 30.0
 """The kernel drops links and cgroups of dead namespaces in the background, and tells nobody when."""
 _DEPTH = 4
 _HOST_INIT = "hawse-host-init"
+_UNREAPED = " (unreaped)"
 _VOLATILE = re.compile(r"nf_conntrack_count|/route/|/conf/\w+/(stable_secret|temp_\w+)|rpc|fs/")
 _NOT_COUNTED = re.compile(r"pytest-of-.*|__pycache__|net\d+|sudo")
 """pytest's own, sudo's records of who gave a password, and directories of test networks: the disks of
@@ -75,7 +76,7 @@ def wait_for(before: Snapshot, directory: Path, timeout: float = TIMEOUT) -> lis
     deadline = time.monotonic() + timeout
     for pause in itertools.chain((0.002, 0.005, 0.01, 0.02), itertools.repeat(0.05)):
         after = snapshot(directory)
-        before = before - _taken_by_the_machine(after)
+        before = +_settled(before, after)
         if after == before:
             return []
         if time.monotonic() > deadline:
@@ -84,11 +85,13 @@ def wait_for(before: Snapshot, directory: Path, timeout: float = TIMEOUT) -> lis
     raise AssertionError("unreachable")
 
 
-def _taken_by_the_machine(after: Snapshot) -> Snapshot:
-    """Mounts that are gone with the directory they were on: whoever removes that, in whatever namespace it is
-    a plain one, takes them out of all."""
-    lost = (mount for mount in _INHERITED if not os.path.lexists(mount[2]))
-    return Counter({line: 1 for mount in lost if (line := _line(*mount)) not in after})
+def _settled(before: Snapshot, after: Snapshot) -> Snapshot:
+    """What was there before, less what goes without the test: processes that had ended and were still to be
+    reaped, and mounts that are gone with their directory (whoever removes that, in a namespace where
+    it is a plain one, takes them out of all)."""
+    gone = {_line(*mount) for mount in _INHERITED if not os.path.lexists(mount[2])}
+    gone |= {line for line in before if line.endswith(_UNREAPED)}
+    return Counter({line: min(n, after[line]) if line in gone else n for line, n in before.items()})
 
 
 def differences(before: Snapshot, after: Snapshot) -> list[str]:
@@ -121,7 +124,7 @@ def _process(pid: str) -> tuple[str, str, str]:
         cgroup = Path("/proc", pid, "cgroup").read_text().partition("\n")[0]
     except (FileNotFoundError, ProcessLookupError):
         return "", "", ""
-    return name, f"{name} (unreaped)" if state == "Z" else title.strip() or name, cgroup
+    return name, f"{name}{_UNREAPED}" if state == "Z" else title.strip() or name, cgroup
 
 
 def _network_namespaces(pids: Iterable[str]) -> set[str]:

@@ -99,9 +99,10 @@ class Toy:
         return Response()
 
     def hijack(self, request: Request) -> Hijack:
-        def run(client: socket.socket, head: bytes) -> None:
+        def run(client: socket.socket, head: bytes) -> bool:
             copy = client.dup()
             threading.Thread(target=_shout, args=(copy, head)).start()
+            return True
 
         if request.params["tty"] == "refused":
             raise Conflict("container is not running")
