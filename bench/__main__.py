@@ -1,7 +1,7 @@
 """Measures Hawse and its peers in turns and prints ratios: `make bench`.
 
-Arguments choose groups of rows: `containers`, `crowd`, `archives`, `plays`, `send`, `builds`. Must run in a
-session (tests.support.isolation).
+Arguments choose groups of rows: `containers`, `crowd`, `archives`, `plays`, `registry`, `send`, `builds`.
+Must run in a session (tests.support.isolation).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support import isolation
 
-from bench import archives, builds, containers, crowd, plays, send
+from bench import archives, builds, containers, crowd, plays, registry, send
 from bench.table import Figure, Row, markdown
 
 GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], Sequence[Row | Figure]]]] = {
@@ -21,6 +21,7 @@ GROUPS: dict[str, tuple[Callable[[], str], Callable[[Path], Sequence[Row | Figur
     "crowd": (crowd.possible, crowd.figures),
     "archives": (archives.possible, archives.rows),
     "plays": (plays.possible, plays.rows),
+    "registry": (registry.possible, registry.rows),
     "send": (send.possible, send.rows),
     "builds": (builds.possible, builds.rows),
 }

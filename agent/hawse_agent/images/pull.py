@@ -233,6 +233,18 @@ class _Pull:
 
     def _obtain(self, layer: Layer) -> None:
         """Its blob in the store, and it unpacked in the hold."""
+        while True:
+            self._arrived(layer)
+            try:
+                self._store.unpack(layer, self._hold)
+                break
+            except HawseError:  # one that was here, and went bad when the power was cut, is away now
+                if self._store.blobs.has(layer.digest):
+                    raise
+        self._tell(layer, "Pull complete")
+
+    def _arrived(self, layer: Layer) -> None:
+        """Its blob in the store, and it unpacked if it had to come first."""
         cancel = self._repository.cancel
         while not self._store.blobs.has(layer.digest):
             arriving, leads = self._arrivals.join(layer.digest, layer.size)
@@ -253,8 +265,6 @@ class _Pull:
                 cancel.check()
                 if leads and layer.digest in self._failed:
                     raise self._failed[layer.digest] from None
-        self._store.unpack(layer, self._hold)
-        self._tell(layer, "Pull complete")
 
     def _download(self, layer: Layer, arriving: Arriving) -> None:
         """Never raises: who reads is told, and the one who leads finds the reason in `_failed`."""

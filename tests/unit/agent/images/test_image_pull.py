@@ -421,3 +421,11 @@ def test_progress_is_told_as_docker_does(serve: Any, store: ImageStore) -> None:
     ]
     assert [step for step in steps if step in one] == list(dict.fromkeys(one))
     assert {"Pulling fs layer", "Verifying Checksum", "Download complete", "Pull complete"} <= set(one)
+
+
+def test_a_blob_that_went_bad_here_is_fetched_anew(serve: Any, store: ImageStore, paths: Paths) -> None:
+    """A power cut leaves a file without its end, which no record names."""
+    fake = serve(a_fake())
+    store.blobs.path(sha256(NOISE)).write_bytes(NOISE[:1_000_000])
+    image, _ = pull(fake, store)
+    assert store.blobs.path(sha256(NOISE)).read_bytes() == NOISE and len(image.layers) == 2
