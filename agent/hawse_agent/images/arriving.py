@@ -121,6 +121,11 @@ class Arriving:
             with self._blob() as file:
                 return os.dup(file.fileno())
 
+    def reaches(self, position: int) -> bool:
+        """Whether there is something to be read from there on, or nothing more to come."""
+        with self._changed:
+            return self._here > position or self._here >= self.size
+
     def available(self, position: int, cancel: Cancel) -> int:
         """Bytes that may be read from there, once there are some; 0 at the end."""
         with self._changed:
@@ -149,6 +154,15 @@ class Reader:
         self._fd = fd
         self._cancel = cancel
         self.position = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether `read` gives something at once."""
+        return self._arriving.reaches(self.position)
+
+    def wait(self) -> None:
+        """Until it does."""
+        self._arriving.available(self.position, self._cancel)
 
     def read(self, size: int, /) -> bytes:
         here = self._arriving.available(self.position, self._cancel)

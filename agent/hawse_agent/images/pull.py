@@ -54,6 +54,7 @@ class Pulls:
         self._client = client
         self._store = store
         self._arrivals = Arrivals()
+        self._turn = threading.Lock()
 
     def pull(
         self,
@@ -117,6 +118,7 @@ class Pulls:
                     parallel=self._client.settings.parallel,
                     store=self._store,
                     arrivals=self._arrivals,
+                    turn=self._turn,
                     repository=repository,
                     found=found,
                     hold=hold,
@@ -150,6 +152,7 @@ class _Pull:
         parallel: int,
         store: ImageStore,
         arrivals: Arrivals,
+        turn: threading.Lock,
         repository: Repository,
         found: Found,
         hold: Hold,
@@ -158,6 +161,7 @@ class _Pull:
         self._parallel = parallel
         self._store = store
         self._arrivals = arrivals
+        self._turn = turn
         self._repository = repository
         self._found = found
         self._hold = hold
@@ -256,7 +260,8 @@ class _Pull:
                 download.start()
             try:
                 with arriving.listening(self._watch(layer, "Downloading")):
-                    incoming = _Incoming(arriving, cancel, self._watch(layer, "Extracting"))
+                    heard = self._watch(layer, "Extracting")
+                    incoming = _Incoming(arriving, cancel, heard, self._turn)
                     self._store.unpack(layer, self._hold, incoming)
                     arriving.wait(cancel)
                 if not leads:
@@ -330,19 +335,30 @@ class _Pull:
 
 
 class _Incoming:
-    """A layer's blob as the store reads it; what is read after all has come is told as unpacking."""
+    """A layer's blob as the store reads it; what is read after all has come is told as unpacking.
 
-    def __init__(self, arriving: Arriving, cancel: Cancel, heard: Heard) -> None:
+    Layers are unpacked in `turn`: two threads that make small files hold each other up (the interpreter runs
+    one of them), and both then take longer than one after the other. Who waits for bytes has no turn.
+    """
+
+    def __init__(self, arriving: Arriving, cancel: Cancel, heard: Heard, turn: threading.Lock) -> None:
         self._arriving = arriving
         self._cancel = cancel
         self._heard = heard
+        self._turn = turn
 
     @contextmanager
     def reader(self) -> Iterator[_Incoming]:
-        with self._arriving.reader(self._cancel) as self._reader:
+        with self._arriving.reader(self._cancel) as self._reader, self._turn:
             yield self
 
     def read(self, size: int, /) -> bytes:
+        if not self._reader.ready:
+            self._turn.release()
+            try:
+                self._reader.wait()
+            finally:
+                self._turn.acquire()
         data = self._reader.read(size)
         if self._arriving.whole:
             self._heard(self._reader.position)
