@@ -8,6 +8,7 @@ the devices whose rates are limited.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import posixpath
 import re
@@ -99,9 +100,9 @@ def _check_resolver(spec: ContainerSpec) -> None:
     for entry in spec.extra_hosts:
         host, address = host_and_address(entry)
         if not _ALIAS.fullmatch(host):
-            raise InputError(f"ExtraHosts: bad format for add-host: {_shown(entry)}: expected NAME:ADDRESS")
+            raise InputError(f"ExtraHosts: bad format for add-host: {_quoted(entry)}: expected NAME:ADDRESS")
         if address != "host-gateway" and not _is_address(address):
-            raise InputError(f"ExtraHosts: invalid IP address in add-host: {_shown(address)}")
+            raise InputError(f"ExtraHosts: invalid IP address in add-host: {_quoted(address)}")
     _check_links("Links", spec.links)
 
 
@@ -109,7 +110,7 @@ def host_and_address(entry: str) -> tuple[str, str]:
     """Of an extra host: `name:1.2.3.4`, `name:::1`, `name:[::1]`, `name:host-gateway`."""
     host, colon, address = entry.partition(":")
     if not colon:
-        raise InputError(f"ExtraHosts: bad format for add-host: {_shown(entry)}: expected NAME:ADDRESS")
+        raise InputError(f"ExtraHosts: bad format for add-host: {_quoted(entry)}: expected NAME:ADDRESS")
     return host, address[1:-1] if address.startswith("[") and address.endswith("]") else address
 
 
@@ -121,16 +122,16 @@ def _check_links(field: str, links: Iterable[str]) -> None:
 
 
 def _check_namespaces(spec: ContainerSpec) -> None:
-    for what, mode, known in (
-        ("PID", spec.pid_mode, ("", "host")),
-        ("IPC", spec.ipc_mode, ("", "host", "none", "private", "shareable")),
-        ("UTS", spec.uts_mode, ("", "host")),
+    for field, what, mode, known in (
+        ("PidMode", "PID", spec.pid_mode, ("", "host")),
+        ("IpcMode", "IPC", spec.ipc_mode, ("", "host", "none", "private", "shareable")),
+        ("UTSMode", "UTS", spec.uts_mode, ("", "host")),
     ):
         joins = mode.startswith("container:") and what != "UTS"
         if joins and not mode.removeprefix("container:"):
-            raise InputError(f"{what}: invalid container format container:<name|id>")
+            raise InputError(f"{field}: invalid container format container:<name|id>")
         if not joins and mode not in known:
-            raise InputError(f"invalid {what} mode: {_shown(mode)}")
+            raise InputError(f"{field}: invalid {what} mode: {mode}")
     sysctls.check(spec.sysctls, own_ipc=_is_own(spec.ipc_mode), own_network=_is_own(spec.network_mode))
 
 
@@ -201,6 +202,11 @@ def _is_address(text: str, kind: Callable[[str], object] = ipaddress.ip_address)
     except ValueError:
         return False
     return "%" not in text
+
+
+def _quoted(text: str) -> str:
+    """As dockerd does it."""
+    return json.dumps(text if len(text) <= 80 else f"{text[:80]}…", ensure_ascii=False)
 
 
 def _shown(text: str) -> str:

@@ -167,7 +167,7 @@ def signal_number(name: str) -> int:
     elif f"SIG{plain}" in signal.Signals.__members__:
         number = signal.Signals[f"SIG{plain}"]
     if not 0 < number < signal.NSIG:
-        raise InputError(f"invalid signal: {name}")
+        raise InputError(f"Invalid signal: {name}")
     return int(number)
 
 

@@ -86,6 +86,6 @@ def _names(given: Iterable[str]) -> set[str]:
         if name != "ALL":
             name = name if name.startswith("CAP_") else f"CAP_{name}"
             if name not in ALL_CAPABILITIES:
-                raise InputError(f'unknown capability: "{text}"')
+                raise InputError(f'unknown capability: "{name}"')
         names.add(name)
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -49,4 +50,4 @@ def check(options: Iterable[str]) -> None:
             raise NotSupported(f"tmpfs option {name!r} is not supported by hawse-agent")
         known = not equals if name in FLAGS else name in _SETTINGS and _SETTINGS[name].fullmatch(value)
         if not known:
-            raise InputError(f"invalid tmpfs option {option!r}")
+            raise InputError(f"Tmpfs: invalid tmpfs option [{json.dumps(option, ensure_ascii=False)}]")

@@ -191,9 +191,9 @@ def router() -> Router:
     engine.networks.create.side_effect = accepted
     engine.volumes.create.side_effect = accepted
     engine.program.plan.side_effect = accepted
-    engine.program.apply.side_effect = lambda spec, digest, gone: iter([accepted(spec)])
+    engine.program.apply.side_effect = lambda spec, *more, **named: iter([accepted(spec)])
     engine.images.store.missing_blobs.side_effect = accepted
-    engine.images.commit_manifest.side_effect = lambda manifest, references: accepted((manifest, references))
+    engine.images.commit_manifest.side_effect = lambda *given: accepted(given)
     for noun in (containers, execs, networks, volumes, program, blobs):
         noun.routes(router, engine)
     return router

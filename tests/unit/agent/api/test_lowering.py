@@ -484,7 +484,7 @@ def test_refused_by_name(host: dict[str, Any], text: str) -> None:
         ({"Healthcheck": {"StartPeriod": 1000}}, "StartPeriod in Healthcheck cannot be less than 1ms"),
         ({"HostConfig": {"Links": ["a:b"], "NetworkMode": "host"}}, "can't be used with links"),
         ({"HostConfig": {"Links": [":b"]}}, "bad format for links: :b"),
-        ({"HostConfig": {"ShmSize": -1}}, "ShmSize: -1 is not a limit"),
+        ({"HostConfig": {"ShmSize": -1}}, "ShmSize: -1: SHM size can not be less than 0"),
         ({"HostConfig": {"OomScoreAdj": 2000}}, r"range for oom score adj is \[-1000, 1000\]"),
         ({"HostConfig": {"NanoCpus": 10**15}}, "range of CPUs is from 0.01 to"),
         ({"HostConfig": {"MaskedPaths": ["proc"]}}, "'proc' is not an absolute path"),

@@ -86,7 +86,7 @@ def container_spec(body: Any, name: str) -> ContainerSpec:
         sysctls=host.labels("Sysctls"),
         ulimits=limits.ulimits(host.objects("Ulimits")),
         devices=security.devices(host.objects("Devices")),
-        shm_size=limits.limit(host, "ShmSize") or _SHM,
+        shm_size=_shm_size(host.number("ShmSize")),
         oom_score_adj=limits.oom_score(host.number("OomScoreAdj")),
         init=host.flag("Init") if host.given("Init") else None,
         pid_mode=host.text("PidMode"),
@@ -124,6 +124,12 @@ def variables(entries: tuple[str, ...]) -> tuple[dict[str, str], tuple[str, ...]
     return found, tuple(name for name in dict.fromkeys(unset) if name not in found)
 
 
+def _shm_size(size: int) -> int:
+    if size < 0:
+        raise InputError(f"HostConfig.ShmSize: {size}: SHM size can not be less than 0")
+    return size or _SHM
+
+
 def _console(given: list[Any]) -> tuple[int, int]:
     if len(given) == 2 and all(type(number) is int and 0 <= number < 65536 for number in given):
         return given[0], given[1]
@@ -148,8 +154,13 @@ def _refuse_combinations(spec: ContainerSpec, host: Fields) -> None:
         raise InputError("no image specified")
     if host.text("Runtime") not in ("", "hawse"):
         raise NotSupported("HostConfig.Runtime is not supported by hawse-agent, which is a runtime itself")
-    if host.text("CgroupnsMode") not in ("", "private"):
-        raise NotSupported("HostConfig.CgroupnsMode host is not supported by hawse-agent")
+    match host.text("CgroupnsMode"):
+        case "" | "private":
+            pass
+        case "host":
+            raise NotSupported("HostConfig.CgroupnsMode host is not supported by hawse-agent")
+        case other:
+            raise InputError(f"HostConfig.CgroupnsMode: invalid cgroup namespace mode: {other}")
     if spec.auto_remove and spec.restart.mode != "no":
         raise InputError("Conflicting options: --restart and --rm")
     if spec.working_dir and not spec.working_dir.startswith("/"):

@@ -29,10 +29,10 @@ def _bind(text: str) -> Mount:
     """`source:target[:options]`."""
     parts = text.split(":")
     if len(parts) == 1:
-        return Mount(kind="volume", target=_absolute(parts[0], text))
+        return Mount(kind="volume", target=_absolute(parts[0], f"invalid volume specification: {text!r}"))
     if len(parts) > 3:
         raise InputError(f"invalid volume specification: {text!r}")
-    source, target = parts[0], _absolute(parts[1], text)
+    source, target = parts[0], _absolute(parts[1], f"invalid volume specification: {text!r}")
     options = parts[2].split(",") if len(parts) == 3 else []
     read_only, no_copy, map_ids = False, False, False
     propagation: Propagation | None = None
@@ -70,7 +70,7 @@ def _mounts(given: list[Any]) -> tuple[Mount, ...]:
 
 def _mount(fields: Fields) -> Mount:
     kind = _mount_kind(fields.text("Type"))
-    target = _absolute(fields.text("Target"), "Mounts.Target")
+    target = _absolute(fields.text("Target"), f'Mounts.Target: invalid mount config for type "{kind}"')
     source, read_only = fields.text("Source"), fields.flag("ReadOnly")
     fields.ignore({"Consistency": "for macOS"})
     bind, volume, tmpfs = (_options(fields, kind, name) for name in ("bind", "volume", "tmpfs"))
@@ -122,7 +122,9 @@ def _mount_kind(text: str) -> MountKind:
 
 
 def _tmpfs(given: dict[str, str]) -> tuple[Mount, ...]:
-    return tuple(_tmpfs_mount(_absolute(target, "Tmpfs"), options) for target, options in given.items())
+    return tuple(
+        _tmpfs_mount(_absolute(target, "HostConfig.Tmpfs"), options) for target, options in given.items()
+    )
 
 
 def _tmpfs_mount(target: str, options: str) -> Mount:
@@ -172,8 +174,8 @@ def _with_volumes(config: Fields, mounts: tuple[Mount, ...]) -> tuple[Mount, ...
 def _absolute(path: str, where: str) -> str:
     """The target of a mount, in the one way to write it."""
     if not path.startswith("/"):
-        raise InputError(f"invalid mount path: {path!r} in {where!r}: mount path must be absolute")
+        raise InputError(f"{where}: invalid mount path: {path!r} mount path must be absolute")
     target = "/" + posixpath.normpath(path).strip("/")
     if target == "/":
-        raise InputError(f"invalid specification: destination can't be '/': {path!r} in {where!r}")
+        raise InputError(f"{where}: invalid specification: destination can't be '/'")
     return target

@@ -110,10 +110,10 @@ def _host_ports(text: str, port: str) -> tuple[int, int]:
     """`8080`, or `8000-8010` of which one is taken; the second is 0 for one alone."""
     match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text or "0", re.ASCII)
     if match is None:
-        raise InputError(f"invalid port specification: {text!r} for {port}")
+        raise InputError(f'invalid port specification: "{text}" for {port}')
     first, last = int(match[1]), int(match[2] or 0)
     if first > 65535 or last > 65535 or (match[2] and not 0 < first <= last):
-        raise InputError(f"invalid port specification: {text!r} for {port}")
+        raise InputError(f'invalid port specification: "{text}" for {port}')
     return first, last if last > first else 0
 
 
@@ -125,7 +125,7 @@ def exposed(given: dict[str, Any]) -> tuple[str, ...]:
 def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:
     number, _, protocol = text.partition("/")
     if not re.fullmatch(r"[0-9]{1,5}", number) or not 0 < int(number) < 65536:
-        raise InputError(f"invalid port specification: {text!r}: expected 1 to 65535, as in 80/tcp")
+        raise InputError(f'invalid port specification: "{number}": expected 1 to 65535, as in 80/tcp')
     if protocol in ("", "tcp"):
         return int(number), "tcp"
     if protocol == "udp":
