@@ -30,7 +30,8 @@ from hawse_agent.spec.host import HostSpec, Item, TaskSpec
 SESSION = isolation.current()
 pytestmark = pytest.mark.skipif(SESSION is None, reason="needs a session (make test)")
 
-TIMEOUT = 20.0
+TIMEOUT = 120.0
+"""Seconds; all are waited for by events. An emulated machine (`make test-vm`) is 20 times slower."""
 AGENT = (sys.executable, "-m", "hawse_agent")
 VERSION = b"GET /hawse/v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

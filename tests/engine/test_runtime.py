@@ -606,7 +606,8 @@ def test_init_under_a_filter_that_forbids_it_to_wait_for_signals(machine: Machin
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["rt_sigtimedwait"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
     }
-    script = "(sleep 0.01 &); sleep 1; awk '{ print $14 + $15 < 50 }' /proc/1/stat; exit 6"
+    used = "$(awk '{ print $14 + $15 }' /proc/1/stat)"
+    script = f"(sleep 0.01 &); before={used}; sleep 1; echo $(({used} - before < 50)); exit 6"
     result = machine.sh(script, init=True, seccomp=json.dumps(profile))
     assert (result.code, result.lines) == (6, ["1"])
 
