@@ -9,6 +9,7 @@ import signal
 import socket
 from pathlib import Path
 
+from hawse_agent.build import secrets
 from hawse_agent.cgroups import Tree, find_base, release_base
 from hawse_agent.daemon import take_lock
 from hawse_agent.errors import Conflict, HostRefused
@@ -39,6 +40,7 @@ def main(root: str, *, volumes: bool) -> int:
             cgroup.kill()
             cgroup.remove()
         release_base(paths, base)
+        secrets.sweep(paths)
         kept = _remove_files(paths, volumes=volumes)
         ids.forget(paths.containers)
     finally:

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "dial": {"launch", "locations"},
     "doctor": _HOST | {"launch", "network", "runtime"},
     "rebuild": _HOST | {"distribution", "daemon", "engine", "images", "network", "supervise"},
-    "reset": _HOST | {"cgroups", "daemon", "network", "runtime", "supervise"},
+    "reset": _HOST | {"build", "cgroups", "daemon", "network", "runtime", "supervise"},
     "__main__": _BASE | {"daemon", "dial", "doctor", "launch", "linux", "rebuild", "reset", "zygote_main"},
 }
 OF_THE_AGENT_FOR_THE_CONTROLLER = {"spec", "plan", "distribution", *_BASE}

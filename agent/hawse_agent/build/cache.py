@@ -94,6 +94,8 @@ class BuildCache:
         """What the store keeps for it."""
         self._records: dict[str, CacheRecord] = {}
         self._unsaved: set[str] = set()
+        self.changes = 0
+        """How many steps were put."""
         self._fresh = False
         """Whether there is more to write down than when something was used."""
         for found, document in table.build_steps():
@@ -134,6 +136,7 @@ class BuildCache:
             self._records[wanted] = record
             self._unsaved.add(wanted)
             self._fresh = True
+            self.changes += 1
 
     def save(self, *, every: bool = False) -> None:
         """Layers first: a record whose layer nobody keeps would be none. `every`: that something was used is
@@ -156,7 +159,7 @@ class BuildCache:
             self._table.delete_build_steps(gone)
             self._keep_layers()
 
-    def usage(self, of_images: Iterable[str]) -> Sequence[Usage]:
+    def usage(self, of_images: Iterable[str], *, exact: bool = True) -> Sequence[Usage]:
         """`of_images`: diff_ids that images have. A layer of several entries counts with the first of
         them."""
         counted = set(of_images)
@@ -172,7 +175,7 @@ class BuildCache:
                     id=record.key,
                     kind="regular",
                     description=record.description,
-                    size=self._store.disk_usage([layer]) if layer is not None else 0,
+                    size=self._size(layer, exact=exact) if layer is not None else 0,
                     made=record.made,
                     used=record.used,
                     uses=record.uses,
@@ -180,6 +183,11 @@ class BuildCache:
                 )
             )
         return found
+
+    def _size(self, layer: Layer, *, exact: bool) -> int:
+        """Of its directory and its tar. `exact` reads the directory, which is nothing to do after each
+        build."""
+        return self._store.disk_usage([layer]) if exact else layer.size + layer.content_size
 
     def _keep_layers(self) -> None:
         wanted = {record.diff_id for record in self._records.values()}
@@ -194,7 +202,8 @@ class BuildCache:
 def to_remove(
     usages: Iterable[Usage], wanted: Callable[[Usage], bool], *, keep_bytes: int = 0
 ) -> Sequence[Usage]:
-    """Those that go: the longest unused first, until what stays takes no more than `keep_bytes`. Pure."""
+    """Those that go: the longest unused first, until what stays takes no more than `keep_bytes`; then those
+    that images share stay, since they take nothing. Pure."""
     known = list(usages)
     taken = sum(usage.size for usage in known if not usage.shared)
     going = []
@@ -203,6 +212,8 @@ def to_remove(
             continue
         if keep_bytes and taken <= keep_bytes:
             break
+        if keep_bytes and usage.shared:
+            continue
         going.append(usage)
         taken -= 0 if usage.shared else usage.size
     return going

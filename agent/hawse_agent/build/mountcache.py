@@ -45,6 +45,8 @@ class MountCaches:
         self._freed = threading.Condition()
         self._users: Counter[str] = Counter()
         """By hex."""
+        self._sizes: dict[str, int] = {}
+        """As they were measured last, of those that nobody has used since."""
 
     @contextmanager
     def using(
@@ -61,19 +63,23 @@ class MountCaches:
             yield path / "data"
         finally:
             with self._freed:
+                self._sizes.pop(name, None)
                 self._users[name] -= 1
                 self._freed.notify_all()
 
-    def usage(self) -> Sequence[Usage]:
+    def usage(self, *, exact: bool = True) -> Sequence[Usage]:
+        """`exact`: measured now, though nobody has used them since they were measured."""
         found = []
         for path in self._there():
             about = _read(path)
+            if exact or path.name not in self._sizes:
+                self._sizes[path.name] = files.disk_usage(path / "data")
             found.append(
                 Usage(
                     id=path.name,
                     kind="exec.cachemount",
                     description=f"cache mount {about.id}",
-                    size=files.disk_usage(path / "data"),
+                    size=self._sizes[path.name],
                     made=about.made,
                     used=about.used,
                     uses=about.uses,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from hawse_agent.engine.building.surroundings import Building, Tell
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.events import EventBus
 from hawse_agent.engine.images import Images
+from hawse_agent.engine.settings import BuildSettings
 from hawse_agent.errors import HawseError, InputError, NotFound, NotSupported
 from hawse_agent.failpoints import reach
 from hawse_agent.images.blobs import disk
@@ -57,8 +59,16 @@ class PrunedCache:
 
 class Builds:
     def __init__(
-        self, *, paths: Paths, table: Table, images: Images, containers: Containers, events: EventBus
+        self,
+        *,
+        paths: Paths,
+        settings: BuildSettings,
+        table: Table,
+        images: Images,
+        containers: Containers,
+        events: EventBus,
     ) -> None:
+        self._settings = settings
         self._paths = paths
         self._images = images
         self._containers = containers
@@ -84,6 +94,14 @@ class Builds:
         for tag in options.tags:
             reference.parse(tag)
         _check_platform(options.platform)
+        before = self._cache.changes
+        try:
+            return self._build(options, archive, tell, stopping)
+        finally:
+            if self._cache.changes != before:
+                self._tidy()
+
+    def _build(self, options: BuildOptions, archive: Readable, tell: Tell, stopping: Stopping) -> str:
         with disk("build"), ExitStack() as stack:
             scratch = stack.enter_context(self._scratch())
             reach("build: context")
@@ -163,8 +181,11 @@ class Builds:
     # the cache
 
     def usage(self) -> Sequence[Usage]:
+        return self._usage(exact=True)
+
+    def _usage(self, *, exact: bool) -> Sequence[Usage]:
         of_images = (diff_id for image in self._images.list() for diff_id in image.diff_ids)
-        return [*self._cache.usage(of_images), *self._mount_caches.usage()]
+        return [*self._cache.usage(of_images, exact=exact), *self._mount_caches.usage(exact=exact)]
 
     def prune(
         self,
@@ -179,11 +200,25 @@ class Builds:
             lambda usage: (every or not usage.shared) and wanted(usage),
             keep_bytes=keep_bytes,
         )
-        self._cache.remove([usage.id for usage in going if usage.kind == "regular"])
-        self._mount_caches.remove([usage.id for usage in going if usage.kind != "regular"])
+        self._remove(going)
         reclaimed = sum(usage.size for usage in going if not usage.shared)
         self._events.publish("builder", "prune", "", {"reclaimed": str(reclaimed)})
         return PrunedCache(removed=[usage.id for usage in going], reclaimed=reclaimed)
+
+    def _tidy(self) -> None:
+        """Down to what the host's owner allows."""
+        usages = self._usage(exact=False)
+        oldest = time.time() - self._settings.cache_days * 86400 if self._settings.cache_days else 0.0
+        going = list(to_remove(usages, lambda usage: usage.used < oldest))
+        if self._settings.cache_bytes:
+            rest = [usage for usage in usages if usage not in going]
+            going += to_remove(rest, lambda usage: True, keep_bytes=self._settings.cache_bytes)
+        self._remove(going)
+
+    def _remove(self, going: Sequence[Usage]) -> None:
+        if going:
+            self._cache.remove([usage.id for usage in going if usage.kind == "regular"])
+            self._mount_caches.remove([usage.id for usage in going if usage.kind != "regular"])
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:

@@ -91,7 +91,12 @@ class Engine:
             watcher=self.watcher,
         )
         self.builds = Builds(
-            paths=paths, table=self.state, images=self.images, containers=self.containers, events=self.events
+            paths=paths,
+            settings=settings.builds,
+            table=self.state,
+            images=self.images,
+            containers=self.containers,
+            events=self.events,
         )
         self.images.is_running = lambda container: self.containers.get(container).state.running
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)

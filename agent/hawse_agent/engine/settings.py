@@ -7,6 +7,10 @@
     first = 1879048192      # the ids that are given out: this one and …
     size = 268304384        # … so many; 65536 go to each container
 
+    [builds]
+    cache_bytes = 10737418240   # what is longest unused of the cache goes after a build, down to this; 0: no
+    limit cache_days = 0.0            # what was not used for so long goes then; 0: nothing
+
     [registries]            # distribution/settings.py has every key
     mirrors = { "docker.io" = ["https://mirror.lan"] }
 
@@ -38,9 +42,16 @@ class UsernsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    cache_bytes: int = 10 << 30
+    cache_days: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     init: bool = False
     userns: UsernsSettings = UsernsSettings()
+    builds: BuildSettings = BuildSettings()
     registries: RegistrySettings = RegistrySettings()
 
 
@@ -61,6 +72,8 @@ def read(path: Path) -> Settings:
     ids = settings.userns
     if ids.first < 1 or ids.size < 0 or ids.first + ids.size > MOST_IDS:
         raise InputError(f"userns: {ids.size} ids from {ids.first} on are not ids of users", where=str(path))
+    if settings.builds.cache_bytes < 0 or settings.builds.cache_days < 0:
+        raise InputError("builds: a limit of the cache is less than nothing", where=str(path))
     return settings
 
 
