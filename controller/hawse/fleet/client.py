@@ -267,6 +267,13 @@ class AgentClient:
         with self.open("GET", f"/hawse/v1/blobs/{digest}", query=query) as response:
             yield response.chunks()
 
+    def image_id(self, name: str) -> str | None:
+        """What the host knows under this name."""
+        try:
+            return str(_mapping(self.json("GET", f"{image_path(name)}/json"))["Id"])
+        except NotFound:
+            return None
+
     def image_layers(self, name: str) -> tuple[str, list[Json]]:
         """An image's id, and its layers: mediaType, digest, size, diff_id."""
         answer = _mapping(self.json("GET", f"/hawse/v1/images/{_quote(name)}/blobs"))

@@ -78,6 +78,8 @@ class _Transfer:
     def run(self, client: AgentClient) -> Sent:
         if self._source.platform:
             self._source = choose(self._source, platform_of_machine(client.machine()))
+        if client.image_id(self._source.reference) == self._source.id:
+            return Sent(id=self._source.id, bytes=self._moved)
         for left in reversed(range(_ROUNDS)):
             missing = client.missing_blobs(self._source.blobs)
             upload(client, self._store, missing, progress=self._of_all_that_is_needed, moved=self._count)
