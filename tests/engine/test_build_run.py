@@ -289,3 +289,23 @@ def test_a_daemon_that_is_killed_leaves_nothing_that_the_next_does_not_sweep(pro
     assert os.listdir(project.agent.root / "lib/incoming") == []
     assert "Successfully built" in project.build(FROM + "RUN echo kept > /f\n")
     assert project.agent.client.images.get(BUSYBOX)
+
+
+def test_a_daemon_that_leaves_ends_its_builds(project: Project) -> None:
+    build = begin(project, FROM + "RUN echo kept > /f\nRUN echo begun; sleep 1000\n")
+    wait_for(build, "begun")
+    project.agent.stop()
+    assert build.wait(TIMEOUT) != 0
+    assert running(project) == [] == os.listdir(project.agent.root / "lib/containers")
+    project.agent.start()
+    assert "Using cache" in project.build(FROM + "RUN echo kept > /f\n")
+
+
+def test_a_network_of_its_own(project: Project) -> None:
+    network = project.agent.client.networks.create("of-build")
+    try:
+        said = project.build(FROM + "RUN cat /etc/resolv.conf\n", "--network", "of-build")
+        assert "nameserver 127.0.0.11" in said
+        assert "Dockerfile:2: network nowhere not found" in project.build(None, "--network=nowhere", code=1)
+    finally:
+        network.remove()

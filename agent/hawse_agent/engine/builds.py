@@ -50,6 +50,9 @@ from hawse_agent.linux import tree
 from hawse_agent.paths import Paths
 from hawse_agent.runtime import view
 
+_PATIENCE = 10.0
+"""Seconds that a daemon which leaves waits for its builds to end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrunedCache:
@@ -75,8 +78,9 @@ class Builds:
         self._events = events
         self._cache = BuildCache(table, images.store)
         self._mount_caches = MountCaches(paths.build_caches)
-        self._under_way: dict[str, Stopping] = {}
-        self._guard = threading.Lock()
+        self._under_way: dict[Stopping, str] = {}
+        """With what `cancel` may call it."""
+        self._over = threading.Condition()
 
     def recover(self) -> None:
         """What a killed daemon has left."""
@@ -84,6 +88,13 @@ class Builds:
         self._mount_caches.sweep()
 
     def close(self) -> None:
+        """Ends the builds that are under way: nobody would be there to go on with them."""
+        with self._over:
+            stoppings = list(self._under_way)
+        for stopping in stoppings:
+            stopping.stop()
+        with self._over:
+            self._over.wait_for(lambda: not self._under_way, _PATIENCE)
         self._cache.save(every=True)
 
     def build(self, options: BuildOptions, archive: Readable, tell: Tell, stopping: Stopping) -> str:
@@ -147,24 +158,24 @@ class Builds:
 
     @contextmanager
     def cancellable(self, identity: str) -> Iterator[Stopping]:
-        """`identity` is what `cancel` may name; empty is nothing."""
+        """The build belongs into the block. `identity` is what `cancel` may name; empty is nothing."""
         stopping = Stopping()
-        with self._guard:
-            if identity:
-                self._under_way[identity] = stopping
+        with self._over:
+            self._under_way[stopping] = identity
         try:
             yield stopping
         finally:
-            with self._guard:
-                if identity:
-                    self._under_way.pop(identity, None)
+            with self._over:
+                del self._under_way[stopping]
+                self._over.notify_all()
 
     def cancel(self, identity: str) -> None:
-        with self._guard:
-            stopping = self._under_way.get(identity)
-        if stopping is None:
+        with self._over:
+            wanted = [stopping for stopping, name in self._under_way.items() if name == identity]
+        if not identity or not wanted:
             raise NotFound(f"no such build: {identity}")
-        stopping.stop()
+        for stopping in wanted:
+            stopping.stop()
 
     def root(self, name: str) -> Iterator[bytes]:
         """The tar of an image's root: its layers, one over the other. Raises NotFound before the first
