@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker import APIClient
+from docker.errors import APIError
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.dockerd import Dockerd
@@ -80,6 +83,43 @@ def test_both_say_the_same(both: tuple[Dockerd, AgentUnderTest], case: str) -> N
     theirs = dockerd.docker(*COMMANDS[case])
     ours = agent.docker(*COMMANDS[case], code=None)
     assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout), (ours.stderr, theirs.stderr)
+
+
+REFUSED_AT_CREATE: list[tuple[str, Any, str]] = [
+    # What dockerd refuses so early: field, value, and what both say. It sees most mistakes at the start.
+    ("HostConfig.ExtraHosts", ["a"], 'bad format for add-host: "a"'),
+    ("HostConfig.ExtraHosts", ["a:b"], 'invalid IP address in add-host: "b"'),
+    ("HostConfig.CapAdd", ["FLY"], 'invalid CapAdd: unknown capability: "CAP_FLY"'),
+    ("HostConfig.CapDrop", ["FLY"], 'invalid CapDrop: unknown capability: "CAP_FLY"'),
+    ("HostConfig.CgroupnsMode", "x", "invalid cgroup namespace mode: x"),
+    ("HostConfig.Binds", ["/a:/."], "invalid specification: destination can't be '/'"),
+    ("HostConfig.Binds", ["/tmp:/x", "/tmp:/y/../x"], "Duplicate mount point: /x"),
+    ("HostConfig.Tmpfs", {"/": ""}, "invalid specification: destination can't be '/'"),
+    (
+        "HostConfig.Mounts",
+        [{"Type": "tmpfs", "Target": "x"}],
+        "invalid mount config for type \"tmpfs\": invalid mount path: 'x' mount path must be absolute",
+    ),
+    ("HostConfig.PortBindings", {"70000/tcp": []}, 'invalid port specification: "70000"'),
+    ("HostConfig.OomScoreAdj", 5000, "Invalid value 5000, range for oom score adj is [-1000, 1000]"),
+    ("HostConfig.ShmSize", -1, "SHM size can not be less than 0"),
+    ("StopSignal", "FLY", "Invalid signal: FLY"),
+    ("Env", ["=x"], "invalid environment variable: =x"),
+    ("WorkingDir", "x", "the working directory 'x' is invalid, it needs to be an absolute path"),
+]
+
+
+def test_what_is_refused_at_create_is_said_in_the_same_words(both: tuple[Dockerd, AgentUnderTest]) -> None:
+    for field, value, words in REFUSED_AT_CREATE:
+        body: dict[str, Any] = {"Image": BUSYBOX, "Cmd": ["true"]}
+        place, _, name = field.rpartition(".")
+        (body.setdefault(place, {}) if place else body)[name] = value
+        for peer in both:
+            client = APIClient(f"unix://{peer.socket}", version="1.41")
+            with contextlib.closing(client), pytest.raises(APIError) as refusal:
+                client.create_container_from_config(body)
+            assert words in str(refusal.value.explanation), (peer, field)
+        assert refusal.value.status_code == 400, field
 
 
 def test_the_agent_loads_what_dockerd_saves(both: tuple[Dockerd, AgentUnderTest], tmp_path: Path) -> None:
