@@ -179,6 +179,7 @@ def of_dockerd(root: Path, scratch: Path) -> Iterator[Corpus]:
             try:
                 corpus = Corpus(dockerd.socket, scratch)
                 corpus.load_base()
+                corpus.docker("run", "--rm", BASE, "true")  # what dockerd makes once is there before any test
                 yield corpus
             finally:
                 linux.setns(ours.fileno(), linux.CLONE_NEWNET)

@@ -60,27 +60,30 @@ class _Words:
     """Text that grows, and its words."""
 
     def __init__(self) -> None:
-        self.text = ""
-        self.words: list[str] = []
-        self._word = ""
+        self._text: list[str] = []
+        self._words: list[str] = []
+        self._word: list[str] = []
 
     def add(self, text: str) -> None:
-        self.text += text
-        for char in text:
-            if not char.isspace():
-                self._word += char
-            elif self._word:
-                self.words.append(self._word)
-                self._word = ""
+        self._text.append(text)
+        for number, part in enumerate(re.split(r"\s+", text)):
+            if number:
+                self._end_word()
+            self._word.append(part)
 
     def add_quoted(self, text: str) -> None:
-        self.text += text
-        self._word += text
+        self._text.append(text)
+        self._word.append(text)
+
+    def _end_word(self) -> None:
+        word = "".join(self._word)
+        self._word = []
+        if word:
+            self._words.append(word)
 
     def finish(self) -> tuple[str, list[str]]:
-        if self._word:
-            self.words.append(self._word)
-        return self.text, self.words
+        self._end_word()
+        return "".join(self._text), self._words
 
 
 class _Expansion:
@@ -108,6 +111,7 @@ class _Expansion:
     def _until(self, stop: str, *, keep_escapes: bool = False) -> tuple[str, list[str]]:
         """Up to `stop`, which is taken; to the end if it is empty."""
         found = _Words()
+        special = f"$'\"{self._escape}{stop}"
         while char := self._peek():
             if char == stop:
                 self._at += 1
@@ -124,8 +128,11 @@ class _Expansion:
                 if escaped or keep_escapes:
                     found.add_quoted((char if keep_escapes else "") + escaped)
             else:
+                start = self._at
                 self._at += 1
-                found.add(char)
+                while (char := self._peek()) and char not in special:
+                    self._at += 1
+                found.add(self._text[start : self._at])
         if stop:
             raise InputError(f"missing {stop}")
         return found.finish()
@@ -140,13 +147,13 @@ class _Expansion:
 
     def _double(self, *, keep_escapes: bool) -> str:
         self._at += 1
-        inner = ""
+        inner: list[str] = []
         while char := self._peek():
             if char == '"':
                 self._at += 1
-                return inner
+                return "".join(inner)
             if char == "$":
-                inner += self._dollar()
+                inner.append(self._dollar())
                 continue
             self._at += 1
             if char == self._escape:
@@ -156,7 +163,7 @@ class _Expansion:
                 if following in ('"', "$", self._escape):
                     self._at += 1
                     char = char + following if keep_escapes else following
-            inner += char
+            inner.append(char)
         raise InputError("a double quote is not closed")
 
     def _dollar(self) -> str:
@@ -217,7 +224,16 @@ class _Expansion:
         pattern, _ = self._until("/", keep_escapes=True)
         replacement, _ = self._until("}", keep_escapes=True)
         value = self._value(name) or ""
-        return _pattern(pattern).sub(lambda _: replacement, value, count=0 if every else 1)
+        found: list[str] = []
+        end = -1
+        for match in _pattern(pattern).finditer(value):
+            if match.start() == match.end() == end:
+                continue  # nothing, right behind a match, is none: in Go, and in shells
+            found += [value[max(end, 0) : match.start()], replacement]
+            end = match.end()
+            if not every:
+                break
+        return "".join([*found, value[max(end, 0) :]])
 
     def _name(self) -> str:
         start = self._at

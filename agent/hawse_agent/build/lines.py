@@ -115,9 +115,9 @@ def logical_lines(
     at = 0
     while at < len(rows):
         start = at
-        joined, more = _continuation(
-            _without_comment(rows[at].removesuffix("\r").lstrip()), continued, escape
-        )
+        first = _without_comment(rows[at].removesuffix("\r").lstrip())
+        first, more = _continuation(first, continued, escape)
+        parts = [first]
         at += 1
         gap = False
         while more and at < len(rows):
@@ -129,8 +129,8 @@ def logical_lines(
                 gap = True
                 continue
             part, more = _continuation(row, continued, escape)
-            joined += part
-        joined = joined.strip()
+            parts.append(part)
+        joined = "".join(parts).strip()
         if not joined:
             continue
         heredocs: list[Heredoc] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hawse_agent.build.instructions import Place
 from hawse_agent.errors import InputError, NotSupported
 
+_SHOWN = 50
+
 
 class Problems:
     def __init__(self) -> None:
@@ -25,4 +27,7 @@ class Problems:
             raise errors[0]
         kind = NotSupported if all(isinstance(error, NotSupported) for error in errors) else InputError
         hints = [error.hint for error in errors if error.hint]
-        raise kind("\n".join(error.message for error in errors), hint=hints[0] if hints else "")
+        lines = [error.message for error in errors[:_SHOWN]]
+        if len(errors) > _SHOWN:
+            lines.append(f"and {len(errors) - _SHOWN} more")
+        raise kind("\n".join(lines), hint=hints[0] if hints else "")

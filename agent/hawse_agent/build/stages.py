@@ -245,26 +245,29 @@ def _target(dockerfile: Dockerfile, target: str) -> int:
 
 
 def _order(stages: list[PlannedStage], target: int) -> list[int]:
-    """Depth first, so that each comes after its needs. Raises InputError for a cycle, needed or not."""
-    done: list[int] = []
-    above: list[int] = []
-
-    def visit(index: int) -> None:
-        if index in done:
-            return
-        if index in above:
-            circle = [stages[one].name for one in [*above[above.index(index) :], index]]
-            raise InputError(
-                f"stages need each other: {' → '.join(circle)}", where=str(stages[index].stage.place)
-            )
-        above.append(index)
-        for need in sorted(stages[index].needs):
-            visit(need)
-        above.pop()
-        done.append(index)
-
+    """Each after what it needs. Raises InputError for a cycle, needed or not."""
+    done: set[int] = set()
     for index in range(len(stages)):
-        visit(index)
-    done.clear()
-    visit(target)
-    return done
+        _above(stages, index, done)
+    return _above(stages, target, set())
+
+
+def _above(stages: list[PlannedStage], target: int, done: set[int]) -> list[int]:
+    """`target` and all that it needs, depth first."""
+    order: list[int] = []
+    path = [target]
+    while path:
+        index = path[-1]
+        missing = sorted(stages[index].needs - done)
+        if not missing:
+            order.append(path.pop())
+            done.add(index)
+            continue
+        if missing[0] in path:
+            circle = [*path[path.index(missing[0]) :], missing[0]]
+            raise InputError(
+                f"stages need each other: {' → '.join(stages[one].name for one in circle)}",
+                where=str(stages[missing[0]].stage.place),
+            )
+        path.append(missing[0])
+    return order

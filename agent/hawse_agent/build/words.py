@@ -22,7 +22,7 @@ def first_word(text: str) -> tuple[str, str]:
 def split_words(text: str, escape: str) -> list[str]:
     """At blanks that are neither quoted nor escaped; quotes and escapes stay."""
     words: list[str] = []
-    word = ""
+    word: list[str] = []
     quote = ""
     at = 0
     while at < len(text):
@@ -30,23 +30,22 @@ def split_words(text: str, escape: str) -> list[str]:
         at += 1
         if not quote and char.isspace():
             if word:
-                words.append(word)
-                word = ""
+                words.append("".join(word))
+                word = []
             continue
+        word.append(char)
         if char == escape and quote != "'":
             if at == len(text):
-                break  # an escape of nothing is nothing
-            word += char + text[at]
+                word.pop()  # an escape of nothing is nothing
+            word.append(text[at : at + 1])
             at += 1
-            continue
-        if quote:
+        elif quote:
             if char == quote:
                 quote = ""
         elif char in "'\"":
             quote = char
-        word += char
-    if word:
-        words.append(word)
+    if last := "".join(word):
+        words.append(last)
     return words
 
 
@@ -66,7 +65,7 @@ def split_flags(text: str) -> tuple[list[str], str]:
 
 
 def _flag(text: str, at: int) -> tuple[str, int]:
-    word = ""
+    word: list[str] = []
     quote = ""
     while at < len(text):
         char = text[at]
@@ -74,19 +73,18 @@ def _flag(text: str, at: int) -> tuple[str, int]:
             break
         at += 1
         if char == "\\":
-            if at < len(text):
-                word += text[at]
-                at += 1
+            word.append(text[at : at + 1])
+            at += 1
         elif quote:
             if char == quote:
                 quote = ""
             else:
-                word += char
+                word.append(char)
         elif char in "'\"":
             quote = char
         else:
-            word += char
-    return word, at
+            word.append(char)
+    return "".join(word), at
 
 
 def json_array(text: str) -> tuple[str, ...] | None:

@@ -116,6 +116,11 @@ def test_names_that_are_no_images(text: str) -> None:
         plan(parse(text))
 
 
+def test_a_chain_of_stages_may_be_long() -> None:
+    chain = "".join(f"FROM {f'a{number - 1}' if number else 'x'} AS a{number}\n" for number in range(2000))
+    assert order(plan(parse(chain))) == list(range(2000))
+
+
 def test_several_errors_are_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
         plan(parse("FROM $x\nCOPY --from=7 /a /a\nFROM --platform=/ b\n"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from typing import Any
 
 import pytest
@@ -88,12 +90,32 @@ FORMS = {
     "${path//$a/b}": "/usr/local/lib/x.tar.gz",
     "${words//  /,}": "one,two",
     "${nothing#x}": "",
+    "${a//*/X}": "X",
+    "${words//o*e/X}": "X  two",
 }
 
 
 @pytest.mark.parametrize("text", FORMS)
 def test_forms(text: str) -> None:
     assert expand(text, VALUES) == FORMS[text]
+
+
+def test_forms_are_those_of_bash() -> None:
+    """But for what Docker does otherwise."""
+    own = {"$é", "$ a", "a\\", "$1x", "${path//[l]/L}"}
+    lines = [f"{name}={shlex.quote(value)}" for name, value in VALUES.items() if name.isascii()]
+    asked = [text for text in FORMS if text not in own]
+    lines += [f"x={text}; printf '%s\\0' \"$x\"" for text in asked]
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
+    answers = dict(zip(asked, done.stdout.split("\0"), strict=False))
+    assert {text: FORMS[text] for text in asked} == answers
+
+
+def test_long_values_take_no_long_time() -> None:
+    text = "x" * 1_000_000 + "$a"
+    assert expand(text, VALUES) == "x" * 1_000_000 + "1"
+    assert expand_words(f"'{text}' {text}", VALUES) == [text, "x" * 1_000_000 + "1"]
+    assert expand(f"{'$a' * 100_000}", VALUES) == "1" * 100_000
 
 
 def test_the_escape_may_be_a_backtick() -> None:

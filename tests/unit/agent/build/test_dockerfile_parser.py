@@ -436,6 +436,15 @@ def test_all_errors_are_told_at_once_in_the_files_order() -> None:
     assert not isinstance(error, NotSupported)
 
 
+def test_of_very_many_errors_the_first_are_told() -> None:
+    lines = refused("FROM x\n" + "RUM x\n" * 1000).message.splitlines()
+    assert len(lines) == 51 and lines[-1] == "and 950 more"
+
+
+def test_long_lines_take_no_long_time() -> None:
+    parse("FROM x\nENV a='" + "b" * 1_000_000 + "'\nRUN a\\\n" + "b\\\n" * 100_000)
+
+
 def test_what_is_only_not_supported_has_its_own_class() -> None:
     assert isinstance(refused("FROM a\nCOPY --parents a b\nADD git://x/y /\n"), NotSupported)
 
