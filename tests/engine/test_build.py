@@ -305,7 +305,7 @@ def test_a_context_that_leads_out_is_refused(project: Project) -> None:
     ):
         answer = api.post(f"{api.base_url}/v1.47/build", data=body)
         assert (answer.status_code, text in answer.json()["message"]) == (400, True), answer.json()
-    assert list((project.agent.root / "lib/incoming").iterdir()) == []
+    project.nothing_is_left()
 
 
 def test_our_own_endpoint_tells_of_steps_and_gives_the_root(project: Project) -> None:

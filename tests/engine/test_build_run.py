@@ -231,7 +231,7 @@ def test_a_failing_step_names_its_place_and_leaves_nothing(project: Project) -> 
     )
     assert "(Dockerfile:2)" in project.build(FROM + 'RUN ["/nothing"]\n', code=127)
     assert os.listdir(project.agent.root / "lib/containers") == [] == running(project)
-    assert os.listdir(project.agent.root / "lib/incoming") == []
+    project.nothing_is_left()
 
 
 def test_a_step_is_in_no_list(project: Project) -> None:
@@ -272,9 +272,7 @@ def test_output_comes_while_the_step_runs_and_a_client_that_goes_ends_it(project
     wait_for(build, "begun")
     build.kill()
     build.wait()
-    eventually(lambda: not running(project))
-    for name in ("incoming", "containers"):
-        eventually(lambda name=name: os.listdir(project.agent.root / "lib" / name) == [])
+    project.nothing_is_left()
 
 
 def test_a_daemon_that_is_killed_leaves_nothing_that_the_next_does_not_sweep(project: Project) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,14 @@ class Project:
             if BUSYBOX not in image.tags:
                 self.agent.client.images.remove(image.id, force=True)
         self.agent.client.api.prune_builds(all=True)
+
+    def nothing_is_left(self) -> None:
+        """Of what a build works with: soon after it has ended."""
+        deadline = time.monotonic() + 30
+        for name in ("lib/incoming", "lib/containers", "run/shims"):
+            while os.listdir(self.agent.root / name):
+                assert time.monotonic() < deadline, f"{name} is not empty"
+                time.sleep(0.01)
 
     @property
     def environment(self) -> dict[str, str]:

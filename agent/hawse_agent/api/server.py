@@ -41,6 +41,8 @@ from hawse_agent.api.router import NEWEST, Router, split_version, text
 from hawse_agent.errors import HawseError, InputError, InternalError, OutOfSpace, ProtocolError
 
 CHUNK = 1 << 16
+BODY_CHUNK = 1 << 18
+"""Bytes of a body that are taken at a time: more than a socket holds, so that chunks come whole."""
 BACKLOG = 256
 RETRY = 0.2
 PATIENCE = 1.0
@@ -271,7 +273,7 @@ class Connection:
         if self._http.they_are_waiting_for_100_continue:
             self._write(h11.InformationalResponse(status_code=100, headers=[]))
         while self._http.their_state is h11.SEND_BODY:
-            event = self._next_event()
+            event = self._next_event(BODY_CHUNK)
             if isinstance(event, h11.Data):
                 yield bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
@@ -279,12 +281,12 @@ class Connection:
             else:
                 raise ProtocolError("the connection ended in the middle of the request's body")
 
-    def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+    def _next_event(self, most: int = CHUNK) -> h11.Event | type[h11.PAUSED]:
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
                 return event  # type: ignore[return-value]
-            self._http.receive_data(self._socket.recv(CHUNK))
+            self._http.receive_data(self._socket.recv(most))
 
     def _write(self, *events: h11.Event) -> None:
         data = b"".join(self._http.send(event) or b"" for event in events)

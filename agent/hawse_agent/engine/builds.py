@@ -238,7 +238,8 @@ class Builds:
         try:
             yield path
         finally:
-            tree.remove(path)
+            # Nobody waits for it; what a daemon that leaves has not removed, the next one does.
+            threading.Thread(target=tree.remove, args=(path,), name="scratch", daemon=True).start()
 
 
 def _archive(root: int, opened: ExitStack) -> Iterator[bytes]:

@@ -48,7 +48,7 @@ def test_what_was_begun_is_swept(
     if what == "die":
         assert agent.ended(30)
         agent.start()
-    assert os.listdir(lib / "incoming") == [] == os.listdir(lib / "containers")
+    project.nothing_is_left()
     kept = [one for one in agent.client.df()["BuildCache"] if one["Type"] == "regular"]
     assert len(set(os.listdir(lib / "layers")) - before) == len(kept)
     project.build(None, "-t", "t")
