@@ -16,7 +16,10 @@ AGENT = Path(failpoints.__file__).parent
 
 OPERATIONS: dict[str, tuple[str, ...]] = {
     # Where the steps of create, start, stop and remove are: file → functions.
-    "engine/containers.py": ("create", "_create", "start", "_start", "stop", "_stop", "remove", "_remove"),
+    "engine/containers/creation.py": ("create", "_create"),
+    "engine/containers/starting.py": ("start", "run"),
+    "engine/containers/control.py": ("stop", "end"),
+    "engine/containers/removal.py": ("remove", "carry_out"),
     "engine/builds.py": ("_image",),
     "build/cache.py": ("save", "_keep_layers"),
     "supervise/client.py": ("start",),
@@ -37,15 +40,17 @@ NO_STEPS: dict[str, str] = {
         codec.loads self._paths.container self._paths.new_container self._paths.record_copy self._as_json
         health.as_json restarts _there _with_files frozenset codec.dumps draft.encoded self._records.values
         self._layers.items kept.keys kept.values""",
-    "looks at what is there": """self.record self._register.find self._register.known self._images.get
-        self._images.layer_dirs time.time time.monotonic self._has_own_ids self._grace self._stop_signal
-        self._volumes.plan self._here os.access cgroup.oom_kills spawned.cgroup.oom_notifier self._cgroup""",
+    "looks at what is there": """self._register.record self._register.find self._register.known
+        self._images.get self._images.layer_dirs time.time time.monotonic self._sharing.has_own_ids
+        self._grace self._stop_signal self._volumes.plan self._here
+        os.access cgroup.oom_kills spawned.cgroup.oom_notifier self._cgroup""",
     "refuses": """InputError Conflict HostRefused _start_failed checks.check resolve.check_platform
         resolve.command_line resolve.signal_number seccomp.check self._networks.check""",
     "is of this process alone, and ends with it": """self._images.using self._register.holding_name
-        self._register.removing self._register.add live.set self._publish self._announce.started close_all
-        self._pending.take self._attach_late connection.settimeout self._watchers.append self._loop.after
-        self._loop.remove self._watch_memory self._stop_watching_memory self._plan_probe self._stop_health
+        self._register.removing self._register.add live.set self._announce.container self._announce.started
+        close_all self._attaching.take self._attaching.attach_late connection.settimeout
+        self._watchers.append self._loop.after self._loop.remove self._watch_memory
+        self._stop_watching_memory self._plan_probe self._stop_health
         self._deadline.cancel self._restarting.cancel self._backoff.delay patience.cancel self._new_streams
         self._streams.started self._maker.give_up self._unsaved.clear""",
     "closes descriptors": """os.close _close self._parent.close self._listener.close self._listener.fileno
@@ -54,8 +59,9 @@ NO_STEPS: dict[str, str] = {
     "_receive_line_with_fds",
 }
 NO_STEPS_HERE: dict[tuple[str, str], dict[str, str]] = {
-    ("engine/containers.py", "remove"): {
-        "self._ask_to_end": "an early word, for who waits for a stop; `_stop` asks again, with a failpoint",
+    ("engine/containers/removal.py", "remove"): {
+        "self._control.ask_to_end": "an early word, for who waits: `end` asks again, with a failpoint",
+        "self._control.end": "has its own failpoints",
     },
     ("supervise/client.py", "start"): {
         "starter.start_shim": "its failpoint, 'start: shim', is in the only caller, directly before",
