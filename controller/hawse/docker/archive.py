@@ -109,14 +109,16 @@ def tar_of(
 
 def _walk(path: str, name: str) -> Iterator[tuple[str, str]]:
     """A file, or a directory before what is in it."""
-    yield path, name
-    if stat.S_ISDIR(os.lstat(path).st_mode):
+    pending = [(path, name)]
+    while pending:
+        path, name = pending.pop()
+        yield path, name
         try:
-            names = sorted(os.listdir(path))
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                names = sorted(os.listdir(path), reverse=True)
+                pending += [(f"{path}/{each}", f"{name}/{each}") for each in names]
         except OSError as error:
             raise HostRefused(f"{path}: {error.strerror}") from error
-        for each in names:
-            yield from _walk(f"{path}/{each}", f"{name}/{each}")
 
 
 def _info(path: str, name: str, found: os.stat_result) -> tarfile.TarInfo | None:

@@ -14,6 +14,7 @@ import pytest
 from hawse.docker import archive, copying
 from hawse.docker.copying import Destination, Placement, Source
 from hawse_agent.errors import HawseError, HostRefused, InputError, ProtocolError
+from hawse_agent.linux.tree import remove
 
 
 @pytest.mark.parametrize(
@@ -216,3 +217,27 @@ def test_a_file_that_shrinks_while_it_is_sent(tmp_path: Path) -> None:
 def test_no_tar(tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="no tar"):
         archive.unpack([b"x" * 1024], Placement(directory=str(tmp_path), base="f"))
+
+
+def test_directories_deeper_than_python_recurses(tmp_path: Path) -> None:
+    """As far as a path goes; beyond, the file is named."""
+    top, levels = tmp_path / "top", 1200
+    top.mkdir()
+    source = Source(path=str(top), is_directory=True)
+    placement = Placement(directory="/", base="top")
+    here = _deeper(os.open(top, os.O_RDONLY), levels)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archive.packed(source, placement)))) as tar:
+        assert tar.getnames()[-1] == f"top{'/d' * levels}"
+    os.close(_deeper(here, 2000))
+    with pytest.raises(HostRefused, match=r"/d/d: File name too long$"):
+        b"".join(archive.packed(source, placement))
+    remove(top)
+
+
+def _deeper(here: int, levels: int) -> int:
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    return here
