@@ -6,16 +6,21 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import socket
 import subprocess
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 from tests.support import agent as agents
-from tests.support import busybox, certificates, isolation, registries
+from tests.support import busybox, certificates, imagefiles, isolation, registries
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.registries import PASSWORD, USER, DebianRegistry
 
@@ -309,3 +314,82 @@ def test_what_a_name_stands_for_is_told(
     assert data.id == inspect(name)["Digest"] and data.has_platform("linux/amd64")
     with pytest.raises(docker.errors.NotFound, match="not found"):
         agent.client.images.get_registry_data(f"{plain.address}/told/nothing:1")
+
+
+@pytest.mark.soak
+def test_memory_does_not_grow_with_the_image(
+    agent: AgentUnderTest, plain: DebianRegistry, names: list[str]
+) -> None:
+    """300 MB are compressed, pushed and pulled."""
+    name = f"{plain.address}/large/box:1"
+    names.append(name)
+    out(agent, "run", "--name", "large", BUSYBOX, "dd", "if=/dev/urandom", "of=/large", "bs=1M", "count=300")
+    out(agent, "commit", "large", name)
+    Path(f"/proc/{agent.pid}/clear_refs").write_text("5")
+    out(agent, "push", "-q", name)
+    out(agent, "rmi", name)
+    out(agent, "pull", "-q", name)
+    lines = Path(f"/proc/{agent.pid}/status").read_text().splitlines()
+    [most] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    assert most < 100 << 10
+
+
+def test_a_pull_ends_with_its_client(agent: AgentUnderTest, plain: DebianRegistry, names: list[str]) -> None:
+    """Though nothing is to be told: the registry is silent."""
+    name = f"{plain.address}/silent/box:1"
+    layered(agent, os.urandom(100_000), name)
+    out(agent, "push", "-q", name)
+    out(agent, "rmi", name)
+    layer = inspect(name)["Layers"][1]
+    with registries.faults_before(plain.address, gate=threading.Event(), only=layer) as proxy:
+        silent = f"{proxy.serving.address}/silent/box"
+        names.append(f"{silent}:1")
+        before = opened(agent)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(agent.socket))
+            path = f"/v1.44/images/create?fromImage={silent}&tag=1"
+            client.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+            assert proxy.serving.reached.wait(10)
+            assert len(opened(agent)) > len(before)
+        deadline = time.monotonic() + 10
+        while len(now := opened(agent)) > len(before):
+            assert time.monotonic() < deadline, sorted(now)
+            time.sleep(0.05)
+        proxy.serving.gate.set()
+        out(agent, "pull", "-q", f"{silent}:1")
+
+
+def opened(agent: AgentUnderTest) -> list[str]:
+    """Connections and files of the daemon."""
+    found = []
+    for entry in Path(f"/proc/{agent.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(entry))
+    return found
+
+
+def test_another_platforms_image_can_be_passed_on_but_does_not_run(
+    agent: AgentUnderTest, plain: DebianRegistry, names: list[str], tmp_path: Path
+) -> None:
+    name, foreign = f"{plain.address}/foreign/box:1", f"{plain.address}/foreign/box:s390x"
+    names += [name, foreign]
+    out(agent, "tag", BUSYBOX, name)
+    out(agent, "push", "-q", name)
+    layout = tmp_path / "dir"
+    skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{layout}")
+    document = json.loads((layout / "manifest.json").read_text())
+    config = json.loads((layout / document["config"]["digest"][7:]).read_text())
+    data = json.dumps({**config, "architecture": "s390x"}).encode()
+    document["config"] |= {"digest": imagefiles.sha256(data), "size": len(data)}
+    (layout / imagefiles.sha256(data)[7:]).write_bytes(data)
+    (layout / "manifest.json").write_text(json.dumps(document))
+    skopeo("copy", "--dest-tls-verify=false", f"dir:{layout}", f"docker://{foreign}")
+    out(agent, "pull", "--platform", "linux/s390x", foreign)
+    assert out(agent, "inspect", "-f", "{{.Architecture}}", foreign) == "s390x"
+    failed = agent.docker("run", "--rm", foreign, "true", code=125).stderr
+    assert f"image {foreign} is for linux/s390x, and this machine is linux/amd64" in failed
+    moved = foreign.replace("/foreign/", "/moved/")
+    names.append(moved)
+    out(agent, "tag", foreign, moved)
+    out(agent, "push", "-q", moved)
+    assert inspect(moved)["Digest"] == inspect(foreign)["Digest"]

@@ -95,8 +95,7 @@ class DebianRegistry:
             self._process = subprocess.Popen(
                 [*self._before, "docker-registry", "serve", str(self._settings)], stdout=log, stderr=log
             )
-        if not self._before:
-            self._wait()
+        self._wait()
 
     def stop(self) -> None:
         assert self._process is not None
@@ -105,16 +104,13 @@ class DebianRegistry:
 
     def _wait(self) -> None:
         assert self._process is not None
-        host, _, port = self.address.partition(":")
+        port = self.address.rpartition(":")[2]
+        probe = [*self._before, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection((host, int(port)), timeout=5).close()
-                return
-            except OSError:
-                log = (self._directory / "log").read_text()
-                assert self._process.poll() is None and time.monotonic() < deadline, log
-                time.sleep(0.02)
+        while subprocess.run(probe, stderr=subprocess.DEVNULL).returncode:
+            log = (self._directory / "log").read_text()
+            assert self._process.poll() is None and time.monotonic() < deadline, log
+            time.sleep(0.02)
 
 
 @dataclass

@@ -79,7 +79,8 @@ class Connections:
         self.trust = trust
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
-        self._busy: set[http.client.HTTPConnection] = set()
+        self._busy: dict[http.client.HTTPConnection, socket.socket] = {}
+        """With their sockets: a connection that ends after this answer has given its own up already."""
         self.cancel = Cancel()
 
     def __enter__(self) -> Self:
@@ -94,9 +95,8 @@ class Connections:
         """Cuts all connections; what goes on in other threads raises Stopped."""
         self.cancel()
         with self._lock:
-            for connection in self._busy:
-                if connection.sock is not None:
-                    _cut(connection.sock)
+            for sock in self._busy.values():
+                _cut(sock)
             idle = [connection for kept in self._idle.values() for connection in kept]
             self._idle.clear()
         for connection in idle:
@@ -198,20 +198,19 @@ class Connections:
         with self._lock:
             if kept := self._idle.get(key):
                 connection = kept.pop()
-                self._busy.add(connection)
+                self._busy[connection] = connection.sock
                 return connection, False
         connection = self._made(target)
-        with self._lock:
-            self._busy.add(connection)
         try:
             connection.connect()
-            if connection.sock is not None:
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sock.settimeout(_TIMEOUT)
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sock.settimeout(_TIMEOUT)
         except BaseException:
-            self._returned(connection, target, reusable=False)
+            connection.close()
             self.cancel.check()
             raise
+        with self._lock:
+            self._busy[connection] = connection.sock
         if self.cancel.said:  # `stop` came while it was being made, and found nothing to cut
             self._returned(connection, target, reusable=False)
             self.cancel.check()
@@ -240,7 +239,7 @@ class Connections:
         self, connection: http.client.HTTPConnection, target: urllib.parse.SplitResult, *, reusable: bool
     ) -> None:
         with self._lock:
-            self._busy.discard(connection)
+            self._busy.pop(connection, None)
             if reusable and connection.sock is not None and not self.cancel.said:
                 self._idle.setdefault((target.scheme, target.netloc), []).append(connection)
                 return

@@ -63,6 +63,7 @@ class Pushes:
         refuses or when it is out of reach, Stopped."""
         if name.digest:
             raise InputError("cannot push a digest reference")
+        _begun(name, progress)
         return self._pushed(name, [name.tag], progress, credentials, cancel)[0]
 
     def push_all(
@@ -74,6 +75,7 @@ class Pushes:
         cancel: Cancel | None = None,
     ) -> list[Pushed]:
         """Every tag of a repository that is here. Raises as `push`."""
+        _begun(name, progress)
         here = [reference.parse(tag) for image in self._store.list() for tag in image.repo_tags]
         tags = sorted(tag.tag for tag in here if tag.name == name.name)
         if not tags:
@@ -89,7 +91,6 @@ class Pushes:
         cancel: Cancel | None,
     ) -> list[Pushed]:
         images = [self._image(name, tag) for tag in tags]
-        progress({"status": f"The push refers to repository [{name.name}]"})
         sources = self._sources(name)
         mounts = sorted({path for paths in sources.values() for path in paths})[:_MOST_MOUNTS]
         with (
@@ -249,6 +250,11 @@ class _Push:
     def _tell(self, layer: Layer, status: str, **detail: int) -> None:
         with self._telling:
             self._progress({"status": status, "progressDetail": detail, "id": layer.diff_id[7:19]})
+
+
+def _begun(name: Reference, progress: Progress) -> None:
+    """What Docker's clients hear before anything is looked at."""
+    progress({"status": f"The push refers to repository [{name.name}]"})
 
 
 def _came_so(image: Image) -> bool:
