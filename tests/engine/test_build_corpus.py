@@ -3,12 +3,14 @@ the same configuration as dockerd's builder makes, or as the reference says of w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.support import dockerd, isolation, recordbuilds
+from tests.support import dockerd, imagecontents, isolation, recordbuilds
 from tests.support.agent import AgentUnderTest
-from tests.support.buildrows import ROWS
+from tests.support.buildrows import BASE, ROWS
 from tests.support.recordbuilds import Corpus
 
 
@@ -54,6 +56,19 @@ def test_as_the_reference_says(name: str, corpus: Corpus) -> None:
     assert found["tree"] == dict(sorted(expected["tree"].items()))
     assert found["whiteouts"] == expected["whiteouts"]
     assert {key: found["config"].get(key) for key in expected["config"]} == expected["config"]
+
+
+def test_from_a_digest(registry: str, corpus: Corpus, tmp_path: Path) -> None:
+    name = f"{registry}/corpus/base"
+    corpus.docker("tag", BASE, f"{name}:1")
+    (digest,) = set(re.findall(r"sha256:[0-9a-f]{64}", corpus.docker("push", f"{name}:1").splitlines()[-1]))
+    corpus.docker("image", "rm", f"{name}:1")
+    dockerfile = f"FROM {name}@{digest}\nRUN true > /made\n"
+    corpus.docker("build", "-t", "corpus/row", "-", input=dockerfile.encode())
+    archive = tmp_path / "row.tar"
+    corpus.docker("save", "-o", str(archive), "corpus/row")
+    assert imagecontents.read(archive, below=(1, 1)).tree == {"/made": 'file 0644 0:0 ""'}
+    corpus.docker("image", "rm", "-f", "corpus/row", f"{name}@{digest}")
 
 
 @pytest.mark.peers
