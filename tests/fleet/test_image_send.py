@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -134,6 +135,16 @@ def test_a_killed_controller_goes_on_where_it_stopped(project: Project, slow: Te
     assert identity[:19] in done.stdout and partial(slow) == 0
 
 
+def test_ctrl_c_ends_it_and_what_came_is_kept(project: Project, slow: TestHost) -> None:
+    image_of(project, "large:1", noise(LARGE))
+    with sending(project, slow, *SEND) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=5)
+    assert process.returncode == 130 and "interrupted" in errors
+    assert partial(slow) > 4 << 20
+    project.run(*SEND)
+
+
 @pytest.mark.parametrize("what", ["the connection", "the daemon"])
 def test_what_is_cut_under_a_sender_goes_on_by_itself(project: Project, slow: TestHost, what: str) -> None:
     identity = image_of(project, "large:1", noise(LARGE))
@@ -172,6 +183,8 @@ def test_hosts_without_a_registry_are_served(project: Project, hosts: TestNetwor
         )
         project.run("login", "-u", USER, "--password-stdin", registry.address, input=PASSWORD)
         assert "cannot reach the registry" in up(project, name, code=1)
+        pulled = project.run("-H", "web*", "pull", name, code=1).stderr
+        assert all(f"{host}: pull {name}: cannot reach the registry" in pulled for host in ("web1", "web2"))
         project.run("image", "pull", "-q", name)
         project.run("logout", registry.address)
     assert "4 changed" in up(project, name)

@@ -76,6 +76,7 @@ class Context:
         self._fleet: Fleet | None = None
         self._targets: dict[str, Connection] = {}
         self._clients: dict[str, AgentClient] = {}
+        self._given_up: set[str] = set()
 
     # the project
 
@@ -188,6 +189,7 @@ class Context:
 
     def agent(self, host: Host, *, say: Callable[[str], None] = lambda text: None) -> AgentClient:
         """A client of the host's agent, which is installed or upgraded first where needed."""
+        self._check_wanted(host.name)
         return self._keep(host.name, self.fleet.agent(self.target(host), say=say))
 
     def places(self) -> list[Place]:
@@ -199,18 +201,30 @@ class Context:
 
     def at(self, place: Place) -> AgentClient:
         """A client of the agent there as it is: nothing is installed or upgraded."""
+        self._check_wanted(place.name)
         if place.host is None:
             return self._keep(place.name, self._own_agent())
         target = self.target(place.host)
         return self._keep(place.name, self._existing(target))
 
-    def cut(self, name: str) -> None:
-        """Ends a host's connection under whoever uses it."""
+    def cut(self, name: str, *, again: bool = False) -> None:
+        """Ends a host's connection under whoever uses it; nobody gets another, unless it may be made
+        `again`."""
+        if not again:
+            self._given_up.add(name)
         client = self._clients.pop(name, None)
         if client is not None:
             client.close()
         if self._fleet is not None and name in self._targets:
             self._fleet.cut(self._targets[name].target)
+
+    def gave_up(self, name: str) -> bool:
+        """Whether its connection was cut for good."""
+        return name in self._given_up
+
+    def _check_wanted(self, name: str) -> None:
+        if self.gave_up(name):
+            raise Unreachable(f"{name}: the connection was given up", stage="agent")
 
     def holds(self, client: AgentClient) -> bool:
         """Whether nobody has cut its connection."""

@@ -273,7 +273,9 @@ def send_to(context: Context, image: StoredImage, pattern: str = "") -> int:
                 return context.agent(place.host, say=lambda text: progress.note(name, text))
 
             def lost(error: Unreachable) -> None:
-                context.cut(name)
+                if context.gave_up(name):  # Ctrl-C
+                    raise error
+                context.cut(name, again=True)
                 progress.note(name, f"{error.message}; once more")
 
             return send(connect, context.images, source, progress=sent, lost=lost)

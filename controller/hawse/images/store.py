@@ -102,7 +102,10 @@ class ImageStore:
         """The same; `NotFound` when it is not kept here."""
         image = self.find(reference)
         if image is None:
-            raise NotFound(f"no such image here: {reference}", hint="hawse image pull, or hawse image import")
+            raise NotFound(
+                f"no such image here: {reference}",
+                hint="hawse image pull, hawse image import, or hawse build --send",
+            )
         return image
 
     def get(self, reference: str) -> ImageSource:
