@@ -116,7 +116,7 @@ def upload(
             client,
             digest,
             size,
-            partial(store.chunks, digest),
+            partial(store.outgoing, digest),
             progress=partial(_further, progress, before, total),
             moved=moved,
         )

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,9 @@ class StoredImage:
 class ImageStore:
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = directory or default_directory()
+        self._lock = threading.Lock()
+        self._verifying: set[str] = set()
+        """What somebody in this process has begun to send."""
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -154,6 +158,19 @@ class ImageStore:
             raise ProtocolError(f"the stored blob {digest[:19]} is damaged", hint="import the image again")
         if ahead:
             yield ahead
+
+    def outgoing(self, digest: str, offset: int = 0) -> Iterator[bytes]:
+        """The same for those who send it, verified for the first of them: each receiver verifies it, too."""
+        with self._lock:
+            first = digest not in self._verifying
+            self._verifying.add(digest)
+        if first:
+            yield from self.chunks(digest, offset)
+            return
+        with self.open_blob(digest) as file:
+            file.seek(offset)
+            while piece := file.read(_PIECE):
+                yield piece
 
     def read_json(self, digest: str) -> dict[str, Any]:
         """A manifest, an index, a configuration."""
