@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -219,10 +220,18 @@ def test_no_tar(tmp_path: Path) -> None:
         archive.unpack([b"x" * 1024], Placement(directory=str(tmp_path), base="f"))
 
 
-def test_directories_deeper_than_python_recurses(tmp_path: Path) -> None:
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[Path]:
+    """Removed at the end, which pytest cannot when it is deep."""
+    path = tmp_path / "top"
+    path.mkdir()
+    yield path
+    remove(path)
+
+
+def test_directories_deeper_than_python_recurses(top: Path) -> None:
     """As far as a path goes; beyond, the file is named."""
-    top, levels = tmp_path / "top", 1200
-    top.mkdir()
+    levels = 1200
     source = Source(path=str(top), is_directory=True)
     placement = Placement(directory="/", base="top")
     here = _deeper(os.open(top, os.O_RDONLY), levels)
@@ -231,7 +240,6 @@ def test_directories_deeper_than_python_recurses(tmp_path: Path) -> None:
     os.close(_deeper(here, 2000))
     with pytest.raises(HostRefused, match=r"/d/d: File name too long$"):
         b"".join(archive.packed(source, placement))
-    remove(top)
 
 
 def _deeper(here: int, levels: int) -> int:
