@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 import threading
@@ -41,14 +42,9 @@ def project(agent: AgentUnderTest, tmp_path: Path) -> Iterator[Project]:
 
 def own_build(project: Project, dockerfile: str, secrets: dict[str, bytes], query: str = "t=t") -> str:
     """By our own endpoint, which takes secrets; the messages, one JSON object a line."""
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
-        member = tarfile.TarInfo("Dockerfile")
-        member.size = len(dockerfile)
-        archive.addfile(member, io.BytesIO(dockerfile.encode()))
     about = {"secrets": {name: base64.b64encode(value).decode() for name, value in secrets.items()}}
     api: Any = project.agent.client.api
-    body = json.dumps(about).encode() + b"\n" + data.getvalue()
+    body = json.dumps(about).encode() + b"\n" + tarred({"Dockerfile": dockerfile.encode()})
     return str(api.post(f"{api.base_url}/hawse/v1/build?{query}", data=body).text)
 
 
@@ -307,3 +303,28 @@ def test_a_network_of_its_own(project: Project) -> None:
         assert "Dockerfile:2: network nowhere not found" in project.build(None, "--network=nowhere", code=1)
     finally:
         network.remove()
+
+
+def test_a_step_that_says_much_waits_for_its_client(project: Project) -> None:
+    """A client that does not read costs no memory, and is let go when it hangs up."""
+    context = tarred({"Dockerfile": FROM.encode() + b"RUN yes | head -c 1000000000\n"})
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(project.agent.socket))
+        head = f"POST /v1.47/build HTTP/1.1\r\nHost: x\r\nContent-Length: {len(context)}\r\n\r\n"
+        client.sendall(head.encode() + context)
+        eventually(lambda: running(project))
+        time.sleep(1.0)  # in which it could have said much of it
+        assert running(project)
+        status = Path(f"/proc/{project.agent.pid}/status").read_text()
+        assert int(status.partition("VmRSS:")[2].split()[0]) < 150_000
+    project.nothing_is_left()
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()

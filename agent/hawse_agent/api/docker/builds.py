@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ from hawse_agent.images.compression import Readable
 
 _BEAT = 0.5
 """Seconds between two looks at whether a client of a build that says nothing is still there."""
+_WAITING = 256
+"""Messages that a client may be behind."""
+_Message = dict[str, Any] | HawseError | None
 _BUILDKIT = "set DOCKER_BUILDKIT=0, and build with docker itself, not with buildx"
 _LIMITS = {
     "memory": "Memory",
@@ -174,36 +178,22 @@ def _wanted(one: Usage, filters: Filters) -> bool:
 def _lines(
     engine: Engine, request: Request, options: BuildOptions, archive: Readable, *, own: bool
 ) -> Iterator[bytes]:
-    quiet = request.query.flag("q")
-    unsaid: list[dict[str, Any]] = []
-    messages: queue.SimpleQueue[dict[str, Any] | HawseError | None] = queue.SimpleQueue()
-
-    def tell(message: dict[str, Any]) -> None:
-        if "step" in message:
-            if not own:
-                return
-        elif quiet and "aux" not in message:
-            unsaid.append(message)  # said after all when it fails
-            return
-        messages.put(message)
-
-    def run(stopping: Stopping) -> None:
-        try:
-            image_id = engine.builds.build(options, archive, tell, stopping)
-            if quiet:
-                messages.put({"stream": f"{image_id}\n"})
-        except HawseError as error:
-            for message in unsaid:
-                messages.put(message)
-            messages.put(error)
-        except BaseException as error:
-            messages.put(InternalError(f"{type(error).__name__}: {error}"))
-            raise  # the thread's own report of it goes to the daemon's log
-        finally:
-            messages.put(None)
-
+    messages: queue.Queue[_Message] = queue.Queue(_WAITING)
     with engine.builds.cancellable(request.query.text("buildid")) as stopping:
-        thread = threading.Thread(target=run, args=(stopping,), name="build", daemon=True)
+        teller = _Teller(messages, stopping, quiet=request.query.flag("q"), own=own)
+
+        def run() -> None:
+            try:
+                teller.done(engine.builds.build(options, archive, teller.tell, stopping))
+            except HawseError as error:
+                teller.failed(error)
+            except BaseException as error:
+                teller.failed(InternalError(f"{type(error).__name__}: {error}"))
+                raise  # the thread's own report of it goes to the daemon's log
+            finally:
+                teller.post(None)
+
+        thread = threading.Thread(target=run, name="build", daemon=True)
         thread.start()
         told = False
         try:
@@ -219,9 +209,47 @@ def _lines(
             thread.join()
 
 
-def _next(
-    messages: queue.SimpleQueue[dict[str, Any] | HawseError | None], request: Request, stopping: Stopping
-) -> dict[str, Any] | HawseError | None:
+class _Teller:
+    """What a build says, on its way to a client that may read slowly: then the build waits."""
+
+    def __init__(
+        self, messages: queue.Queue[_Message], stopping: Stopping, *, quiet: bool, own: bool
+    ) -> None:
+        self._messages, self._stopping = messages, stopping
+        self._quiet, self._own = quiet, own
+        self._unsaid: deque[_Message] = deque(maxlen=_WAITING)
+        """Of a quiet build: the last of it is said after all when it fails."""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Raises BuildStopped."""
+        self._stopping.check()
+        if "step" in message and not self._own:
+            return
+        if self._quiet and "aux" not in message and "step" not in message:
+            self._unsaid.append(message)
+        else:
+            self.post(message)
+
+    def done(self, image_id: str) -> None:
+        if self._quiet:
+            self.post({"stream": f"{image_id}\n"})
+
+    def failed(self, error: HawseError) -> None:
+        for message in (*self._unsaid, error):
+            self.post(message)
+
+    def post(self, message: _Message) -> None:
+        """Lost when nobody takes it any more."""
+        while True:
+            try:
+                self._messages.put(message, timeout=_BEAT)
+                return
+            except queue.Full:
+                if self._stopping.stopped:
+                    return
+
+
+def _next(messages: queue.Queue[_Message], request: Request, stopping: Stopping) -> _Message:
     while True:
         try:
             return messages.get(timeout=_BEAT)

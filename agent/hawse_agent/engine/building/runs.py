@@ -20,12 +20,12 @@ from typing import Any
 from hawse_agent.build import configuration, globs, placing, secrets, walk
 from hawse_agent.build.cache import key
 from hawse_agent.build.draft import Draft
+from hawse_agent.build.heredocs import script_of
 from hawse_agent.build.instructions import Mount as Wanted
 from hawse_agent.build.instructions import Run
 from hawse_agent.build.scope import PREDEFINED
-from hawse_agent.build.words import heredoc_mark
 from hawse_agent.engine.building.surroundings import Building
-from hawse_agent.errors import HawseError, InputError, NotFound, StartFailed
+from hawse_agent.errors import HawseError, InputError, NotFound, NotSupported, StartFailed
 from hawse_agent.failpoints import reach
 from hawse_agent.images.image import Layer
 from hawse_agent.linux import tree
@@ -119,6 +119,11 @@ class Runs:
             reach("build: run")
             view_of = building.containers.create(self._spec(image.id, mounted), of_build=True)
             stack.callback(self._remove, view_of.id)
+            if view_of.record.ids is not None and any(m.layers and not m.read_only for m in mounted.mounts):
+                raise NotSupported(
+                    "RUN --mount=type=bind,rw cannot be written to by containers with ids of their own",
+                    hint='leave rw out, or set default = "host" under [userns] in agent.toml',
+                )
             building.say(f" ---> Running in {view_of.id[:12]}\n")
             code = self._run(view_of.id)
             if code:
@@ -374,24 +379,16 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _words(draft: Draft, instruction: Run) -> tuple[FileContent | None, list[str]]:
-    """The arguments, and the script that they execute where a heredoc is one.
-
-    RUN <<EOF            the shell runs its content; one that begins with #! is executed itself
-    RUN python3 <<EOF    the shell gets the heredoc as it stands
-    """
+    """The arguments, and the script that they execute where a heredoc is a program of its own."""
     command = instruction.command
     if not command.heredocs:
         return None, configuration.words_of(draft.config, command)
-    text, first = command.words[0], command.heredocs[0]
-    if heredoc_mark(text) is None:
-        text += "".join(f"\n{one.content}{one.name}" for one in command.heredocs)
-    elif first.content.startswith("#!"):
-        path = f"{_SCRIPTS}/{first.name}"
-        content = base64.b64encode(first.content.encode()).decode()
-        return FileContent(target=path, content=content, mode=0o755), [path]
-    else:
-        text = first.content
-    return None, [*configuration.shell(draft.config), text]
+    script = script_of(command)
+    if not script.program:
+        return None, [*configuration.shell(draft.config), script.text]
+    path = f"{_SCRIPTS}/{command.heredocs[0].name}"
+    content = base64.b64encode(script.text.encode()).decode()
+    return FileContent(target=path, content=content, mode=0o755), [path]
 
 
 def _output(stream: socket.socket) -> Iterator[str]:

@@ -30,6 +30,10 @@ class Stopping:
         for end in ends:
             end()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
     def check(self) -> None:
         """Raises BuildStopped."""
         if self._stopped:
