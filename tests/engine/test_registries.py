@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,33 @@ def test_a_pull_ends_with_its_client(agent: AgentUnderTest, plain: DebianRegistr
             time.sleep(0.05)
         proxy.serving.gate.set()
         out(agent, "pull", "-q", f"{silent}:1")
+
+
+def test_a_pull_goes_on_after_the_daemon_was_killed(
+    agent: AgentUnderTest, plain: DebianRegistry, names: list[str]
+) -> None:
+    name = f"{plain.address}/killed/box:1"
+    layered(agent, os.urandom(3_000_000), name)
+    out(agent, "push", "-q", name)
+    out(agent, "rmi", name)
+    layer = inspect(name)["Layers"][1]
+    gate = {"gate": threading.Event(), "gate_after": 1_000_000, "only": layer}
+    with registries.faults_before(plain.address, **gate) as proxy:
+        pulled = f"{proxy.serving.address}/killed/box:1"
+        names.append(pulled)
+        with ThreadPoolExecutor() as pool:
+            pulling = pool.submit(agent.docker, "pull", pulled, code=None)
+            assert proxy.serving.reached.wait(10)
+            agent.kill()
+            assert pulling.result().returncode != 0
+        proxy.serving.gate.set()
+        agent.start()
+        assert list((agent.root / "lib/incoming").iterdir()) == []
+        proxy.serving.requests.clear()
+        out(agent, "pull", "-q", pulled)
+        [(_, _, headers)] = [asked for asked in proxy.serving.requests if layer in asked[1]]
+        assert int(headers["range"].removeprefix("bytes=").rstrip("-")) >= 500_000
+    assert out(agent, "run", "--rm", pulled, "wc", "-c", "/added") == "3000000 /added"
 
 
 def opened(agent: AgentUnderTest) -> list[str]:

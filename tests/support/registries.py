@@ -307,7 +307,8 @@ class Faults(Serving):
     wrong: int = 0
     """So many answers have a wrong byte."""
     gate: threading.Event | None = None
-    """The middle of a body waits for it."""
+    """A body waits for it, once so many bytes have passed:"""
+    gate_after: int = 1
     reached: threading.Event = field(default_factory=threading.Event)
     """Somebody waits at the gate."""
 
@@ -369,7 +370,7 @@ class _FaultHandler(Handler):
                         faults.cuts -= 1
                         self.wfile.write(piece[: faults.cut_after - sent])
                         return
-                    if faults.gate is not None and sent:
+                    if faults.gate is not None and sent >= faults.gate_after:
                         faults.reached.set()
                         faults.gate.wait(20)
                 self.wfile.write(piece)
