@@ -94,7 +94,9 @@ def started(config: RuntimeConfig, netns_fd: int | None = None) -> Iterator[tupl
         finally:
             with contextlib.suppress(ChildProcessError, ProcessLookupError):
                 os.kill(spawned.pid, signal.SIGKILL)
-                os.waitpid(spawned.pid, 0)
+                # PID 1 ends when all in its namespace have been reaped, and nobody else does that here.
+                while os.waitpid(-1, 0)[0] != spawned.pid:
+                    pass
             spawned.cgroup.remove()
     finally:
         for fd in (reader, spawned.pidfd, spawned.console, spawned.netns_fd):
