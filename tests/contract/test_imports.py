@@ -117,6 +117,22 @@ def test_the_agents_packages_import_one_way() -> None:
     assert wrong == []
 
 
+def test_the_life_of_containers_is_told_in_one_order() -> None:
+    """Each module of it knows those before it."""
+    order = ("shims", "looking", "sharing", "files", "attaching", "control", "removal")
+    order = (*order, "starting", "creation", "following", "recovery")
+    package = "hawse_agent.engine.containers."
+    top = ROOT / "agent/hawse_agent/engine/containers"
+    assert {path.stem for path in top.glob("*.py")} == {"__init__", *order}
+    for place, name in enumerate(order):
+        known = {
+            i.removeprefix(package).split(".")[0]
+            for i in imports(top / f"{name}.py")
+            if i.startswith(package)
+        }
+        assert known <= set(order[:place]), name
+
+
 def test_the_controller_knows_little_of_the_agent() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"

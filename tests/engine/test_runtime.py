@@ -828,4 +828,13 @@ def test_on_a_v2_tree(machine: Machine) -> None:
         result = execute(config, spawned, "cat", "/sys/fs/cgroup/cgroup.procs")
         assert result.lines[0] == "1"
         assert len(result.lines) == 2
+        tracing = replace(config.process, capabilities=(*config.process.capabilities, "CAP_SYS_PTRACE"))
+        beside = machine.config(
+            "cat", "/proc/1/comm", "/proc/self/cgroup", pid_namespace=machine.as_donor(config, spawned.pid)
+        )
+        said = run(replace(beside, cgroup_base=codec.dumps(base)))
+        assert said.lines[0] == "sleep" and "0::/" in said.lines
+        again = replace(config, process=tracing)  # enters by itself: it is not born inside
+        result = execute(again, spawned, "cat", "/proc/self/cgroup")
+        assert "0::/" in result.lines
     directory.rmdir()
