@@ -244,9 +244,12 @@ def _clone_beside(init: Init, theirs: socket.socket, parent: ParentEnd, pid_name
     of the host in it. Raises StartFailed."""
 
     def prepare(tell: socket.socket) -> None:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         init.step = "make namespaces"
         namespace.unshare(_flags(init) & ~namespace.CLONE_PARENT)
         needed = prepare_outside(init)
+        for number in {0, 1, 2}.difference(needed):  # the agent's log
+            os.dup2(null, number)
         init.step = "enter the PID namespace"
         namespace.setns(pid_namespace, namespace.CLONE_NEWPID)
         files.close_all_but((*needed, tell.fileno(), *init.shim.descriptors, *failpoints.descriptors()))

@@ -33,6 +33,8 @@ _MAX_DESCRIPTORS = 250
 """SCM_MAX_FD is 253; a start with more reserved ports than this sends several messages."""
 
 
+CATCH_UP = 2.0
+"""Seconds that who asks waits at most for what has been told to be passed on."""
 _AT_ONCE = 1 << 19
 """More than a stream's buffers hold."""
 
@@ -274,7 +276,7 @@ class Watcher:
             self._wake_in.send(b"\0")
 
     def catch_up(self) -> None:
-        """Returns when all that has come by now has been passed on."""
+        """Returns when all that has come by now has been passed on, or when that takes longer than it may."""
         if threading.current_thread() is self._thread:
             return
         done = threading.Event()
@@ -283,7 +285,7 @@ class Watcher:
                 return
             self._caught_up.append(done)
             self._wake_in.send(b"\0")
-        done.wait()
+        done.wait(CATCH_UP)
 
     def stop(self) -> None:
         """Close all streams; the shims go on without a watcher."""
