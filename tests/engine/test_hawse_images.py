@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import pty
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +195,29 @@ def test_login_asks_for_what_is_missing(agent: AgentUnderTest, guarded: str, hom
     assert "mutually exclusive" in refused(agent, *both).stderr
     done = hawse(agent.socket, "--debug", "login", "-u", USER, "-p", PASSWORD, guarded)
     assert "insecure" in done.stderr and PASSWORD not in done.stdout + done.stderr
+
+
+def test_login_prompts_on_a_terminal(agent: AgentUnderTest, guarded: str, home: Path) -> None:
+    said = at_a_terminal(agent, ["login", guarded], {b"Username: ": USER, b"Password: ": PASSWORD})
+    assert said.endswith("Login Succeeded") and PASSWORD not in said
+    again = at_a_terminal(agent, ["login", guarded], {})
+    assert f"existing credentials... [Username: {USER}]" in again and again.endswith("Login Succeeded")
+
+
+def at_a_terminal(agent: AgentUnderTest, words: list[str], answers: dict[bytes, str]) -> str:
+    """What is seen there by somebody who answers prompts."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environment = {**os.environ, "HAWSE_SOCKET": str(agent.socket)}
+        os.execve(sys.executable, [sys.executable, "-m", "hawse", *words], environment)
+    seen, left = b"", dict(answers)
+    with os.fdopen(terminal, "r+b", buffering=0) as file, contextlib.suppress(OSError):  # EIO: it has ended
+        while piece := file.read(4096):
+            seen += piece
+            for prompt in [prompt for prompt in left if seen.endswith(prompt)]:
+                file.write(f"{left.pop(prompt)}\n".encode())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen
+    return seen.decode().replace("\r\n", "\n").strip()
 
 
 def test_the_controller_holds_what_it_has_pulled(

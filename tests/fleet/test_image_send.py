@@ -115,12 +115,16 @@ def test_a_host_gets_only_what_it_lacks(project: Project) -> None:
     assert sent(project.run("image", "send", "two:1", "web*")) == {"web1": 1, "web2": 1}
     again = project.run("-H", "all", "image", "send", "-f", "1", "two:1")
     assert sent(again) == {"web1": 0, "web2": 0, "db1": 4}
+    seen = project.run("-H", "web1,db1", "image", "inspect", "-f", "{{.Id}}", "two:1").stdout
+    assert seen.count(two) == 2 and "web1 | " in seen
     listed = json.loads(project.run("--json", "-H", "all", "images").stdout)
     assert {host: {image["Id"] for image in images} for host, images in listed.items()} == {
         "web1": {one, two},
         "web2": {one, two},
         "db1": {two},
     }
+    removed = project.run("-H", "web1,db1", "image", "rm", "two:1").stdout
+    assert removed.count("Untagged: two:1") == 2 and "two:1" in project.run("image", "ls").stdout
 
 
 def test_a_killed_controller_goes_on_where_it_stopped(project: Project, slow: TestHost) -> None:

@@ -133,6 +133,8 @@ def _fetch(
         try:
             for future in as_completed(futures):
                 future.result()
-        finally:
+        except BaseException:  # Ctrl-C, too
             stop.set()
+            repository.stop()
             pool.shutdown(cancel_futures=True)
+            raise

@@ -48,6 +48,8 @@ class FakeRegistry:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def stop(self) -> None: ...
+
     def manifest(self, name: str) -> Document:
         if name not in self.documents:
             raise NotFound("manifest unknown")
