@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 NAME = "directory"
-LENGTH = 1000
-"""Levels: 10 KB of path, where the kernel takes 4."""
+LENGTH = 500
+"""Levels: 5 KB of path, where the kernel takes 4."""
 
 
 def make(top: Path, levels: int = LENGTH) -> None:

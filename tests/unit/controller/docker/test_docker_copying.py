@@ -231,13 +231,13 @@ def top(tmp_path: Path) -> Iterator[Path]:
 
 def test_directories_deeper_than_python_recurses(top: Path) -> None:
     """As far as a path goes; beyond, the file is named."""
-    levels = 1200
+    levels = 1050
     source = Source(path=str(top), is_directory=True)
     placement = Placement(directory="/", base="top")
     here = _deeper(os.open(top, os.O_RDONLY), levels)
     with tarfile.open(fileobj=io.BytesIO(b"".join(archive.packed(source, placement)))) as tar:
         assert tar.getnames()[-1] == f"top{'/d' * levels}"
-    os.close(_deeper(here, 2000))
+    os.close(_deeper(here, 1050))
     with pytest.raises(HostRefused, match=r"/d/d: File name too long$"):
         b"".join(archive.packed(source, placement))
 
