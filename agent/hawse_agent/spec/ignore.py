@@ -111,8 +111,10 @@ def _pattern(line: str) -> _Pattern:
     if not text:
         raise InputError("'!' alone excepts nothing")
     text = posixpath.normpath(text)
-    if text != "/":
+    if text.strip("/"):
         text = text.lstrip("/")
+    elif exception:
+        raise InputError("'!/' excepts nothing")
     return _Pattern(text=text, exception=exception, expression=_expression(text))
 
 

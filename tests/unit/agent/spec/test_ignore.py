@@ -88,7 +88,12 @@ def test_rules(text: str, path: str, excluded: bool) -> None:
 
 @pytest.mark.parametrize(
     ("text", "line", "said"),
-    [("a\n!\n", 2, "'!' alone excepts nothing"), ("#\n\n[", 3, "invalid pattern '['"), ("a\\", 1, "invalid")],
+    [
+        ("a\n!\n", 2, "'!' alone excepts nothing"),
+        ("!/.", 1, "'!/' excepts nothing"),
+        ("#\n\n[", 3, "invalid pattern '['"),
+        ("a\\", 1, "invalid"),
+    ],
 )
 def test_what_is_wrong_is_told_with_its_line(text: str, line: int, said: str) -> None:
     with pytest.raises(InputError) as caught:
