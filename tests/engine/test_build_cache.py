@@ -216,3 +216,24 @@ def test_the_base_may_go_while_a_build_runs(project: Project) -> None:
     rest = build.stdout.read()
     assert build.wait(30) == 0, rest
     assert project.run("t", "cat", "/y") == "/x\n"
+
+
+def test_an_image_from_elsewhere_is_a_cache(project: Project) -> None:
+    """As on a host that has pulled what another one has built."""
+    project.write({"f": "content"})
+    dockerfile = (
+        FROM + "ENV A=1\nCOPY f /f\nRUN cat /proc/sys/kernel/random/uuid > /u\nWORKDIR /w\nRUN true\n"
+    )
+    cached(project, dockerfile, "-t", "t")
+    value = project.run("t", "cat", "/u")
+    api = project.agent.client.api
+    saved = b"".join(project.agent.client.images.get("t").save(named=True))
+    project.agent.client.images.remove("t", force=True)
+    api.prune_builds(all=True)
+    project.agent.client.images.load(saved)
+    assert cached(project, dockerfile, "--cache-from", "t", "-t", "u") == 5 * [True]
+    assert project.run("u", "cat", "/u") == value
+    api.prune_builds(all=True)
+    project.write({"f": "other"})
+    assert cached(project, dockerfile, "--cache-from", "t") == [True, False, False, False, False]
+    assert "Not all images of --cache-from are on this host" in project.build(None, "--cache-from", "no:1")

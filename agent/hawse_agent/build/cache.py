@@ -35,8 +35,8 @@ class Step:
     """RFC 3339; the history's, so that the same steps give the same image."""
     layer: Layer | None = None
     """None: it changed no file."""
-    comment: str = ""
-    """The history's, where it is not told by the instruction alone."""
+    created_by: str = ""
+    """The history's, which is not always told by the instruction alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class CacheRecord:
     used: float
     uses: int = 0
     diff_id: str = ""
-    comment: str = ""
+    created_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class BuildCache:
                 hold.add_layer(layer)
             self._records[wanted] = replace(record, used=time.time(), uses=record.uses + 1)
             self._unsaved.add(wanted)
-        return Step(created=record.created, layer=layer, comment=record.comment)
+        return Step(created=record.created, layer=layer, created_by=record.created_by)
 
     def put(self, wanted: str, step: Step, description: str) -> None:
         """The layer must be held until the next `save`. What another build has put there gives way."""
@@ -128,7 +128,7 @@ class BuildCache:
             made=now,
             used=now,
             diff_id=step.layer.diff_id if step.layer is not None else "",
-            comment=step.comment,
+            created_by=step.created_by,
         )
         with self._lock:
             if step.layer is not None:

@@ -18,6 +18,8 @@ class BuildOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     no_cache: bool = False
+    cache_from: tuple[str, ...] = ()
+    """Images whose history and layers count as cached, too; they are not pulled."""
     pull: bool = False
     """Ask the registry for base images though they are here."""
     platform: str = ""

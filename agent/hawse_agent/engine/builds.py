@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from hawse_agent.errors import HawseError, InputError, NotFound, NotSupported
 from hawse_agent.failpoints import reach
 from hawse_agent.images.blobs import disk
 from hawse_agent.images.compression import Readable
+from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image
 from hawse_agent.images.tarball import TarWriter, gathered
 from hawse_agent.linux import tree
@@ -125,11 +126,12 @@ class Builds:
             )
             context.drop_ignored(name)
             self._check(planned, context)
+            hold = stack.enter_context(self._images.store.hold())
             building = Building(
                 options=options,
                 context=context,
                 scratch=scratch,
-                hold=stack.enter_context(self._images.store.hold()),
+                hold=hold,
                 cache=self._cache,
                 mount_caches=self._mount_caches,
                 paths=self._paths,
@@ -137,11 +139,22 @@ class Builds:
                 containers=self._containers,
                 stopping=stopping,
                 tell=tell,
+                cache_images=self._cache_images(options, hold),
                 closing=stack,
             )
             stack.callback(self._cache.save)
             reach("build: begin")
             return _Build(self._images, building, dockerfile, planned).run()
+
+    def _cache_images(self, options: BuildOptions, hold: Hold) -> tuple[Image, ...]:
+        """Those that are here, held."""
+        found = []
+        for name in options.cache_from:
+            with suppress(NotFound), self._images.using(name) as image:
+                for layer in image.layers:
+                    hold.add_layer(layer)
+                found.append(image)
+        return tuple(found)
 
     def _check(self, planned: Plan, context: Context) -> None:
         for stage in planned.stages:
@@ -261,6 +274,8 @@ class _Build:
         building, options = self._building, self._building.options
         for warning in self._dockerfile.warnings:
             building.say(f"[Warning] {warning}\n")
+        if len(building.cache_images) < len(options.cache_from):
+            building.say("[Warning] Not all images of --cache-from are on this host: pull them first\n")
         steps = sum(1 + len(stage.stage.instructions) for stage in self._plan.stages)
         counter = Counter(steps + len(options.labels))
         for planned in self._plan.stages:

@@ -50,6 +50,7 @@ _TAKEN = frozenset(
             "dockerfile",
             "q",
             "nocache",
+            "cachefrom",
             "pull",
             "target",
             "platform",
@@ -126,6 +127,7 @@ def build_options(query: Query, registry_config: str, secrets: Mapping[str, byte
         labels={name: value or "" for name, value in _mapping(query, "labels").items()},
         target=query.text("target"),
         no_cache=query.flag("nocache"),
+        cache_from=_texts(query, "cachefrom"),
         pull=query.flag("pull"),
         platform=query.text("platform"),
         network=query.text("networkmode") or "default",
@@ -159,6 +161,13 @@ def _mapping(query: Query, name: str) -> dict[str, str | None]:
     if not isinstance(value, dict) or not all(isinstance(one, str | None) for one in value.values()):
         raise InputError(f"{name}: expected a JSON object of texts")
     return value
+
+
+def _texts(query: Query, name: str) -> tuple[str, ...]:
+    value = query.json(name) or []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InputError(f"{name}: expected a JSON list of texts")
+    return tuple(value)
 
 
 def _wanted(one: Usage, filters: Filters) -> bool:

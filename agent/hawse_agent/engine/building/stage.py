@@ -52,6 +52,17 @@ class Counter:
         return self.number
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A step, before it is known whether the cache has it."""
+
+    key: str
+    created_by: str
+    """The history's."""
+    description: str
+    layer: Callable[[], Layer | None]
+
+
 class StageBuilder:
     def __init__(
         self,
@@ -121,14 +132,16 @@ class StageBuilder:
         draft = self._draft
         change = configuration.change(draft.config, instruction, own_command=self._own_command)
         self._own_command |= isinstance(instruction, Cmd)
-        wanted = key("set", draft.diff_ids, draft.config, draft.about, change.comment)
-        step, cached = self._found_or_made(wanted, change.comment, lambda: None)
         config = configuration.changed(draft.config, change.settings)
-        self._draft = draft.with_step(
-            created=step.created,
+        made = _Made(
+            key=key("set", draft.diff_ids, draft.config, draft.about, change.comment),
             created_by=configuration.no_operation(config, f" {change.comment}"),
-            config=config,
-            author=change.author,
+            description=change.comment,
+            layer=lambda: None,
+        )
+        step, cached = self._found_or_made(made)
+        self._draft = draft.with_step(
+            created=step.created, created_by=made.created_by, config=config, author=change.author
         )
         return cached
 
@@ -147,11 +160,16 @@ class StageBuilder:
             tree.remove(home)
             return layer
 
-        comment = f"WORKDIR {path}"
-        step, cached = self._found_or_made(key("workdir", draft.diff_ids, path), comment, make)
+        made = _Made(
+            key=key("workdir", draft.diff_ids, path),
+            created_by=configuration.no_operation(draft.config, f"WORKDIR {path}"),
+            description=f"WORKDIR {path}",
+            layer=make,
+        )
+        step, cached = self._found_or_made(made)
         self._draft = draft.with_step(
             created=step.created,
-            created_by=configuration.no_operation(draft.config, comment),
+            created_by=made.created_by,
             layer=step.layer,
             config=configuration.changed(draft.config, {"WorkingDir": path}),
         )
@@ -168,19 +186,16 @@ class StageBuilder:
         cached = step is not None
         if step is None:
             with transfers.opened() as sources:
-                step, cached = self._found_or_made(
-                    transfers.key(sources),
-                    instruction.text,
-                    lambda: transfers.layer(sources),
-                    transfers.comment(sources),
+                made = _Made(
+                    key=transfers.key(sources),
+                    created_by=configuration.no_operation(draft.config, transfers.comment(sources)),
+                    description=instruction.text,
+                    layer=lambda: transfers.layer(sources),
                 )
+                step, cached = self._found_or_made(made)
             if quick is not None:
                 self._building.cache.put(quick, step, instruction.text)
-        self._draft = draft.with_step(
-            created=step.created,
-            created_by=configuration.no_operation(draft.config, step.comment),
-            layer=step.layer,
-        )
+        self._draft = draft.with_step(created=step.created, created_by=step.created_by, layer=step.layer)
         return cached
 
     def _run(self, instruction: Run) -> bool:
@@ -193,21 +208,41 @@ class StageBuilder:
             environment=self._scope.run_environment,
             others={name: self._other(name) for name in instruction_sources(instruction)},
         )
-        step, cached = self._found_or_made(runs.key(), instruction.text, runs.layer)
-        self._draft = draft.with_step(created=step.created, created_by=runs.created_by, layer=step.layer)
+        made = _Made(
+            key=runs.key(), created_by=runs.created_by, description=instruction.text, layer=runs.layer
+        )
+        step, cached = self._found_or_made(made)
+        self._draft = draft.with_step(created=step.created, created_by=made.created_by, layer=step.layer)
         return cached
 
     # -- the cache ------------------------------------------------------------------------------------
 
-    def _found_or_made(
-        self, wanted: str, description: str, make: Callable[[], Layer | None], comment: str = ""
-    ) -> tuple[Step, bool]:
-        step = self._find(wanted)
+    def _found_or_made(self, made: _Made) -> tuple[Step, bool]:
+        step = self._find(made.key)
         if step is not None:
             return step, True
-        step = Step(layer=make(), created=now(), comment=comment)
-        self._building.cache.put(wanted, step, description)
-        return step, False
+        step = self._taken_over(made.created_by)
+        cached = step is not None
+        if step is None:
+            step = Step(layer=made.layer(), created=now(), created_by=made.created_by)
+        self._building.cache.put(made.key, step, made.description)
+        return step, cached
+
+    def _taken_over(self, created_by: str) -> Step | None:
+        """The same step of an image that is so far made as this one."""
+        building, draft = self._building, self._draft
+        steps, layers = len(draft.history), len(draft.layers)
+        before = [str(entry.get("created_by", "")) for entry in draft.history]
+        for image in building.cache_images:
+            history = [entry.created_by for entry in image.history[: steps + 1]]
+            if history != [*before, created_by] or image.diff_ids[:layers] != draft.diff_ids:
+                continue
+            entry = image.history[steps]
+            if entry.empty_layer or layers < len(image.layers):
+                building.say(" ---> Using cache\n")
+                layer = None if entry.empty_layer else image.layers[layers]
+                return Step(created=entry.created, layer=layer, created_by=created_by)
+        return None
 
     def _find(self, wanted: str) -> Step | None:
         building = self._building

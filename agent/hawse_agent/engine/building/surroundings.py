@@ -20,7 +20,7 @@ from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.images import Images
 from hawse_agent.failpoints import reach
 from hawse_agent.images.hold import Hold
-from hawse_agent.images.image import Layer
+from hawse_agent.images.image import Image, Layer
 from hawse_agent.linux import tree
 from hawse_agent.paths import Paths
 from hawse_agent.runtime import view
@@ -43,6 +43,8 @@ class Building:
     containers: Containers
     stopping: Stopping
     tell: Tell
+    cache_images: tuple[Image, ...] = ()
+    """Held ones, whose steps count as cached."""
     closing: ExitStack
     """What is opened until the build ends."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
