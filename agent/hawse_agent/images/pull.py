@@ -45,6 +45,8 @@ Progress = Callable[[dict[str, Any]], None]
 """Hears what Docker's clients expect. What it raises ends the pull."""
 
 _PROGRESS_SECONDS = 0.1
+_UNPACKING = 2
+"""Layers that are unpacked at a time, of all pulls."""
 
 
 class Pulls:
@@ -54,7 +56,7 @@ class Pulls:
         self._client = client
         self._store = store
         self._arrivals = Arrivals()
-        self._turn = threading.Lock()
+        self._turn = threading.Semaphore(_UNPACKING)
 
     def pull(
         self,
@@ -152,7 +154,7 @@ class _Pull:
         parallel: int,
         store: ImageStore,
         arrivals: Arrivals,
-        turn: threading.Lock,
+        turn: threading.Semaphore,
         repository: Repository,
         found: Found,
         hold: Hold,
@@ -337,11 +339,11 @@ class _Pull:
 class _Incoming:
     """A layer's blob as the store reads it; what is read after all has come is told as unpacking.
 
-    Layers are unpacked in `turn`: two threads that make small files hold each other up (the interpreter runs
-    one of them), and both then take longer than one after the other. Who waits for bytes has no turn.
+    Layers are unpacked in `turn`, a few at a time: one thread inflates while another makes files, but more of
+    them only hold each other up. Who waits for bytes has no turn.
     """
 
-    def __init__(self, arriving: Arriving, cancel: Cancel, heard: Heard, turn: threading.Lock) -> None:
+    def __init__(self, arriving: Arriving, cancel: Cancel, heard: Heard, turn: threading.Semaphore) -> None:
         self._arriving = arriving
         self._cancel = cancel
         self._heard = heard
