@@ -149,6 +149,21 @@ def test_ctrl_c_ends_it_and_what_came_is_kept(project: Project, slow: TestHost) 
     project.run(*SEND)
 
 
+def test_a_play_goes_on_sending_where_it_was_cut(project: Project, slow: TestHost) -> None:
+    identity = image_of(project, "large:1", noise(LARGE))
+    project.write(
+        "large.yml", "- hosts: web1\n  gather_facts: false\n  tasks: [{image: {name: 'large:1'}}]\n"
+    )
+    with sending(project, slow, "play", "large.yml") as process:
+        for pid in slow.pids("sshd: root@notty"):
+            slow.kill(pid)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+    assert (
+        "1 changed" in output and identity in project.run("-H", "web1", "images", "-q", "--no-trunc").stdout
+    )
+
+
 @pytest.mark.parametrize("what", ["the connection", "the daemon"])
 def test_what_is_cut_under_a_sender_goes_on_by_itself(project: Project, slow: TestHost, what: str) -> None:
     identity = image_of(project, "large:1", noise(LARGE))

@@ -38,6 +38,8 @@ class FakeAgent:
     ran: list[str] = field(default_factory=list)
     """Commands, in order; `false` fails."""
     specs: list[HostSpec] = field(default_factory=list)
+    cut_uploads: int = 0
+    """So many are cut, each with its connection."""
     cut_at: str = ""
     """The command at which the connection breaks."""
     hold: str = ""
@@ -76,6 +78,9 @@ class FakeAgent:
 
     def upload_blob(self, digest: str, pieces: Iterable[bytes], size: int, *, offset: int) -> None:
         self.asked.append("upload")
+        if self.cut_uploads:
+            self.cut_uploads -= 1
+            raise Unreachable(f"{self.name}: cut", stage="tcp")
         data = b"".join(pieces)
         assert len(data) == size and f"sha256:{hashlib.sha256(data).hexdigest()}" == digest
         self.blobs[digest] = data
@@ -170,6 +175,9 @@ class FakeReach:
         client = self.existing(host)
         assert client is not None
         return client
+
+    def again(self, host: str, say: Callable[[str], None]) -> AgentClient:
+        return self.agent(host, say)
 
     def existing(self, host: str) -> AgentClient | None:
         self.connected.append(host)

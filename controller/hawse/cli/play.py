@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hawse.cli.context import Context
 from hawse.cli.verb import Verb
-from hawse_agent.errors import HawseError, InputError
+from hawse_agent.errors import HawseError, InputError, Unreachable
 from hawse_agent.spec import codec
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ContextReach:
         self._known: dict[str, AgentClient | None] = {}
         self._lost: dict[str, HawseError] = {}
         """Hosts that could not be reached: nobody tries again in the same run."""
+        self._cut: set[str] = set()
 
     def agent(self, host: str, say: Callable[[str], None]) -> AgentClient:
         with self._trying(host):
@@ -40,6 +41,18 @@ class ContextReach:
                 known = self._context.agent(self._context.inventory.host(host), say=say)
                 self._known[host] = known
             return known
+
+    def again(self, host: str, say: Callable[[str], None]) -> AgentClient:
+        with self._trying(host):
+            if host in self._cut:
+                raise Unreachable(f"{host}: the connection was given up", stage="agent")
+            known = self._known.pop(host, None)
+            if known is not None:
+                known.close()
+            inventory_host = self._context.inventory.host(host)
+            self._context.fleet.cut(self._context.target(inventory_host))
+            self._known[host] = client = self._context.agent(inventory_host, say=say)
+            return client
 
     def existing(self, host: str) -> AgentClient | None:
         from hawse.fleet.bootstrap import existing_agent
@@ -59,6 +72,7 @@ class ContextReach:
         return self._context.fleet.connection(target).user
 
     def cut(self, host: str) -> None:
+        self._cut.add(host)
         target = self._context.target(self._context.inventory.host(host))
         self._context.fleet.cut(target)
 

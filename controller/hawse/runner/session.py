@@ -44,6 +44,8 @@ from hawse_agent.plan.operations import Operation
 from hawse_agent.spec.host import HostSpec, Item
 
 _PIECE = 1 << 18
+_CONNECTIONS = 3
+"""How many it may take until all that a host lacks is there."""
 _PLANS = 3
 """How often a host that is just being changed by another run is planned anew."""
 
@@ -56,6 +58,9 @@ class Reach(Protocol):
 
     def existing(self, host: str) -> AgentClient | None:
         """A client of the agent as it is; None where there is none."""
+
+    def again(self, host: str, say: Callable[[str], None]) -> AgentClient:
+        """`agent`, over a new connection. Raises Unreachable once it was `cut`."""
 
     def login_user(self, host: str) -> str:
         """Of a connected host."""
@@ -252,7 +257,8 @@ class Session:
                 self.recorder.event({"event": "item", "id": item.id, **unchanged})
             return {item.id: unchanged for item in spec.items}
         self.show_plan(self.name, answer.plan.operations)
-        self._upload(client, spec, answer.missing_blobs, files)
+        if answer.missing_blobs:
+            client = self._uploaded(client, spec, answer.missing_blobs, files)
         pulled = [op.name for op in answer.plan.operations if op.kind == "image" and op.action == "pull"]
         headers = self.registries({parse(name).registry for name in pulled}) if pulled else {}
         return self._apply(client, spec, answer.plan.digest, headers)
@@ -284,38 +290,55 @@ class Session:
         self._doing = ""
         return results
 
-    def _upload(
+    def _uploaded(
         self,
         client: AgentClient,
         spec: HostSpec,
         digests: tuple[str, ...],
         files: Mapping[str, str | Path],
-    ) -> None:
-        if not digests:
-            return
-        with client.second() as bulk:
-            for digest in digests:
-                if digest in files:
-                    path = Path(files[digest])
-                    self._say(f"sending {path.name}")
-                    try:
-                        deliver(bulk, digest, _size(path), partial(_pieces, path, digest))
-                    except HawseError as error:
-                        error.at(f"send {path}")
-                        raise
-            held = tuple(digest for digest in digests if digest not in files)
+    ) -> AgentClient:
+        """Sends these; where the connection is lost, goes on over a new one, and gives that."""
+        for left in reversed(range(_CONNECTIONS)):
             try:
-                upload(
-                    bulk,
-                    self.images,
-                    held,
-                    progress=lambda sent, total: self._say(
-                        f"sending image: {short_size(sent)} of {short_size(total)}"
-                    ),
-                )
-            except HawseError as error:
-                error.at(f"send image {', '.join(_images(spec, set(held)))}")
-                raise
+                with client.second() as bulk:
+                    self._upload(bulk, spec, digests, files)
+                return client
+            except Unreachable as error:
+                if not left:
+                    raise
+                self._say(f"{error.message}; once more")
+                client = self._client = self.reach.again(self.name, self._say)
+        raise AssertionError
+
+    def _upload(
+        self,
+        bulk: AgentClient,
+        spec: HostSpec,
+        digests: tuple[str, ...],
+        files: Mapping[str, str | Path],
+    ) -> None:
+        for digest in digests:
+            if digest in files:
+                path = Path(files[digest])
+                self._say(f"sending {path.name}")
+                try:
+                    deliver(bulk, digest, _size(path), partial(_pieces, path, digest))
+                except HawseError as error:
+                    error.at(f"send {path}")
+                    raise
+        held = tuple(digest for digest in digests if digest not in files)
+        try:
+            upload(
+                bulk,
+                self.images,
+                held,
+                progress=lambda sent, total: self._say(
+                    f"sending image: {short_size(sent)} of {short_size(total)}"
+                ),
+            )
+        except HawseError as error:
+            error.at(f"send image {', '.join(_images(spec, set(held)))}")
+            raise
 
     def _transfer(self, step: Backup | Restore) -> Mapping[str, Any]:
         kind = "backup" if isinstance(step, Backup) else "restore"

@@ -220,6 +220,15 @@ def test_long_files_go_only_where_they_are_missing(scene: Scene) -> None:
     assert scene["w1"].asked == ["plan", "apply"]
 
 
+def test_what_is_cut_while_it_is_sent_goes_on_over_a_new_connection(scene: Scene) -> None:
+    (scene.directory / "long").write_bytes(b"x" * (3 << 20))
+    scene["w1"].cut_uploads, scene["w2"].cut_uploads = 2, 3
+    finished = scene.tasks(f"- copy: {{src: {scene.directory}/long, dest: /long}}")
+    assert outcomes(finished) == {"w1": "changed", "w2": "unreachable", "w3": "changed"}
+    assert scene["w1"].asked == ["plan", "upload", "upload", "upload", "apply"]
+    assert scene.reach.connected.count("w1") == 3
+
+
 def test_with_diff_texts_are_shown_before_they_change(scene: Scene) -> None:
     scene["w1"].files["/motd"] = "hello"
     scene.diff = True
