@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.parse
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.support.registries import Handler, Server, Serving, basic
 
@@ -185,5 +186,5 @@ class FakeHandler(Handler):
             self.wfile.write(data)
 
 
-def serve(fake: Fake) -> Server:
-    return Server(FakeHandler, fake)
+def serve(fake: Fake, tls: tuple[Path, Path] | None = None) -> Server:
+    return Server(FakeHandler, fake, tls)

@@ -7,6 +7,7 @@ import base64
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -159,12 +160,18 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server:
-    """A handler in threads, as a context manager."""
+    """A handler in threads, as a context manager; `tls` is its certificate and key."""
 
-    def __init__(self, handler: type[Handler], serving: Serving) -> None:
+    def __init__(
+        self, handler: type[Handler], serving: Serving, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), {"serving": serving}))
         self._server.daemon_threads = True
         serving.port = self._server.server_address[1]
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.serving = serving
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 

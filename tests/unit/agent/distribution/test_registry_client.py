@@ -7,11 +7,12 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import fakeregistry, registries
+from tests.support import certificates, fakeregistry, registries
 from tests.support.fakeregistry import Fake
 from tests.support.registries import PASSWORD, USER, basic
 
@@ -238,8 +239,9 @@ class _Tunnels(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, *, tunnels: bool = False) -> None:
         self.upstream = upstream
+        self.tunnels = tunnels
         self.heads: list[bytes] = []
         super().__init__(("127.0.0.1", 0), _Tunnel)
 
@@ -253,7 +255,10 @@ class _Tunnel(socketserver.StreamRequestHandler):
             head += line
         self.server.heads.append(head)
         if head.startswith(b"CONNECT"):
-            self.wfile.write(b"HTTP/1.1 403 not here\r\n\r\n")
+            if self.server.tunnels:
+                self.tunnel()
+            else:
+                self.wfile.write(b"HTTP/1.1 403 not here\r\n\r\n")
             return
         with socket.create_connection(("127.0.0.1", self.server.upstream)) as upstream:
             method, url, version = head.split(b"\r\n", 1)[0].split()
@@ -261,6 +266,44 @@ class _Tunnel(socketserver.StreamRequestHandler):
             upstream.sendall(b" ".join((method, path, version)) + b"\r\nConnection: close\r\n\r\n")
             while piece := upstream.recv(1 << 16):
                 self.wfile.write(piece)
+
+    def tunnel(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.upstream)) as upstream:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=self.passed_on, args=(upstream, self.connection))
+            back.start()
+            self.passed_on(self.connection, upstream)
+            back.join()
+
+    def passed_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(1 << 16):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_https_goes_through_a_tunnel_and_is_checked(tmp_path: Path) -> None:
+    authority = certificates.authority()
+    server = certificates.of_server(authority, "registry.test").write(tmp_path, "server")
+    fake = a_fake(auth="basic")
+    with fakeregistry.serve(fake, server), _Tunnels(fake.port, tunnels=True) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{proxy.server_address[1]}"
+        name = reference.parse("registry.test:5443/team/app:1")
+        with (
+            pytest.raises(HostRefused, match="its certificate is not trusted"),
+            a_client(https_proxy=address).repository(name, SOMEBODY) as opened,
+        ):
+            opened.manifest("1")
+        place = tmp_path / "certs.d/registry.test:5443"
+        place.mkdir(parents=True)
+        authority.write(place, "ca")[1].unlink()
+        settings = RegistrySettings(certificates=str(place.parent), https_proxy=address)
+        with Client(settings, {}).repository(name, SOMEBODY) as opened:
+            assert opened.manifest("1").data == MANIFEST and read(opened) == BLOB
+        proxy.shutdown()
+    assert all(head.startswith(b"CONNECT registry.test:5443 ") for head in proxy.heads)
+    assert all(b"Authorization" not in head for head in proxy.heads)
 
 
 def test_plain_http_goes_through_a_proxy(serve: Start) -> None:
