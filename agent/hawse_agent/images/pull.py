@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -73,7 +73,7 @@ class Pulls:
         reached, NotSupported and InputError for what is no image for us, ProtocolError for damaged data,
         OutOfSpace, Stopped.
         """
-        wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
+        wanted = manifest.parse_platform(platform) if platform else None
         with (
             self._client.repository(name, credentials) as repository,
             (cancel or Cancel()).calling(repository.stop),
@@ -90,7 +90,7 @@ class Pulls:
         cancel: Cancel | None = None,
     ) -> list[Image]:
         """Every tag of a repository. Raises as `pull`."""
-        wanted = manifest.parse_platform(platform) if platform else manifest.host_platform()
+        wanted = manifest.parse_platform(platform) if platform else None
         images = []
         with (
             self._client.repository(name, credentials) as repository,
@@ -103,12 +103,12 @@ class Pulls:
         return images
 
     def _pulled(
-        self, repository: Repository, tag_or_digest: str, wanted: Platform, progress: Progress
+        self, repository: Repository, tag_or_digest: str, wanted: Platform | None, progress: Progress
     ) -> Image:
         name = repository.name
         tagged = "" if ":" in tag_or_digest else f"{name.name}:{tag_or_digest}"
         full = tagged or f"{name.name}@{tag_or_digest}"
-        found = repository.find(tag_or_digest, wanted)
+        found = repository.find(tag_or_digest, wanted or manifest.host_platform())
         progress({"status": f"Pulling from {name.path}", "id": tag_or_digest})
         before = self._present(full)
         blobs = [found.document.digest, found.manifest.config.digest]
@@ -123,6 +123,7 @@ class Pulls:
                     turn=self._turn,
                     repository=repository,
                     found=found,
+                    wanted=wanted,
                     hold=hold,
                     progress=progress,
                 ).run()
@@ -157,6 +158,7 @@ class _Pull:
         turn: threading.Semaphore,
         repository: Repository,
         found: Found,
+        wanted: Platform | None,
         hold: Hold,
         progress: Progress,
     ) -> None:
@@ -166,6 +168,7 @@ class _Pull:
         self._turn = turn
         self._repository = repository
         self._found = found
+        self._wanted = wanted
         self._hold = hold
         self._progress = progress
         self._telling = threading.Lock()
@@ -202,6 +205,7 @@ class _Pull:
         shown = self._repository.name.familiar
         parsed = self._found.manifest
         configuration = parse_json(self._configuration(parsed.config), f"the configuration of {shown}")
+        self._check_platform(configuration, shown)
         wanted = diff_ids(configuration, shown)
         if len(wanted) != len(parsed.layers):
             raise InputError(
@@ -221,6 +225,18 @@ class _Pull:
             for blob, diff_id in zip(parsed.layers, wanted, strict=True)
         }
         return list(layers.values())
+
+    def _check_platform(self, configuration: Mapping[str, Any], shown: str) -> None:
+        """A name without an index has one platform, which must be the one that was asked for, if any was."""
+        offered, wanted = manifest.platform_of({"platform": configuration}), self._wanted
+        if wanted is None or (offered and manifest.runs(offered, wanted)):
+            return
+        same = offered and (offered.os, offered.architecture) == (wanted.os, wanted.architecture)
+        if wanted.variant or not same:
+            raise NotFound(
+                f"image with reference {shown} was found but does not match the specified platform: "
+                f"wanted {wanted}, actual: {offered or 'unknown'}"
+            )
 
     def _configuration(self, config: Descriptor) -> bytes:
         if self._store.blobs.has(config.digest):

@@ -58,6 +58,20 @@ def test_what_is_no_name(text: str) -> None:
         reference.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("UPPER", "invalid reference format: repository name (library/UPPER) must be lowercase"),
+        ("localhost:5000/Team/app", "invalid reference format: repository name (Team/app) must be lowercase"),
+        ("f" * 64, f"invalid repository name ({'f' * 64}), cannot specify 64-byte hexadecimal strings"),
+    ],
+)
+def test_in_dockers_words(text: str, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        reference.parse(text)
+    assert caught.value.message == words
+
+
 def index(*platforms: str) -> dict[str, Any]:
     entries = []
     for number, text in enumerate(platforms):

@@ -235,6 +235,17 @@ def test_a_client_that_goes_away_stops_the_pull(serve: Any, store: ImageStore, p
     assert (store.list(), list(paths.incoming.iterdir())) == ([], [])
 
 
+def test_a_platform_that_was_asked_for_is_checked(serve: Any, store: ImageStore) -> None:
+    fake = serve(a_fake())
+    name = f"{fake.address}/team/app:1"
+    with pytest.raises(
+        NotFound, match="does not match the specified platform: wanted linux/s390x, actual: linux/amd64"
+    ):
+        pull_by_name(name, store, platform="linux/s390x")
+    assert store.list() == []
+    assert pull_by_name(name, store, platform="linux/amd64").id == sha256(CONFIG)
+
+
 # -- several at a time ----------------------------------------------------------------------------
 
 
