@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import dockerd, imagecontents, isolation, recordbuilds
+from tests.support import dockerd, imagecontents, isolation, randomcopies, recordbuilds
 from tests.support.agent import AgentUnderTest
 from tests.support.buildrows import BASE, ROWS
 from tests.support.recordbuilds import Corpus
@@ -77,3 +77,17 @@ def test_dockerd_makes_what_is_kept(name: str, peer: Corpus) -> None:
     if not peer.can_build(ROWS[name]):
         pytest.skip("needs an image that cannot be made here: see tests/support/buildapps.py")
     assert recordbuilds.difference(name, peer.build(ROWS[name])) == ""
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("of_a_stage", [False, True], ids=["context", "stage"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_copy_alike_whatever_is_copied(
+    seed: int, of_a_stage: bool, corpus: Corpus, peer: Corpus
+) -> None:
+    """But for a layer of an empty directory's new time, which ours has not."""
+    row = randomcopies.row(seed, of_a_stage=of_a_stage)
+    theirs, ours = peer.build(row), corpus.build(row)
+    for found in (theirs, ours):
+        found["history"] = [one.removeprefix("+ ") for one in found["history"]]
+    assert recordbuilds.unified(theirs, ours) == "", row.dockerfile

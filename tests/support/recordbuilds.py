@@ -34,8 +34,12 @@ RECORDED = Path(__file__).resolve().parents[1] / "data/builds"
 
 def difference(name: str, found: Mapping[str, Any]) -> str:
     """Of what is kept and what was found: nothing, or the lines that differ."""
-    kept = (RECORDED / f"{name}.json").read_text().splitlines()
-    return "\n".join(difflib.unified_diff(kept, _text(found).splitlines(), "kept", "found", lineterm="", n=1))
+    return unified(json.loads((RECORDED / f"{name}.json").read_text()), found)
+
+
+def unified(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    lines = (_text(one).splitlines(), _text(other).splitlines())
+    return "\n".join(difflib.unified_diff(*lines, "dockerd's", "ours", lineterm="", n=1))
 
 
 def _text(found: Mapping[str, Any]) -> str:
