@@ -16,28 +16,26 @@ from hawse_agent.linux import files, tree
 from hawse_agent.paths import Paths
 
 
-def places(paths: Paths) -> tuple[Path, ...]:
+def parents(paths: Paths) -> tuple[Path, ...]:
     """Where they may lie; a crash can leave them there until the next start, or `reset`."""
-    return paths.run / "secrets", Path("/dev/shm") / paths.name("hawse-secrets")
+    return paths.run, Path("/dev/shm")
 
 
 def sweep(paths: Paths) -> None:
-    for place in places(paths):
-        if place.is_dir() and not place.is_symlink():
-            tree.remove(place)
+    for parent in parents(paths):
+        for left in parent.glob(f"{_name(paths)}*"):
+            if left.is_dir() and not left.is_symlink():
+                tree.remove(left)
 
 
 @contextmanager
 def directory(paths: Paths) -> Iterator[Path]:
     """A new one for one step. Raises HostRefused where nothing is kept in memory."""
-    for place in places(paths):
-        if place.parent.is_dir() and files.is_in_memory(place.parent):
-            break
-    else:
-        parents = " nor ".join(str(place.parent) for place in places(paths))
-        raise HostRefused(f"no secret can be given to a step: neither {parents} is a tmpfs")
-    own = place / os.urandom(8).hex()
-    _make_private(place)
+    found = [parent for parent in parents(paths) if parent.is_dir() and files.is_in_memory(parent)]
+    if not found:
+        places = " nor ".join(map(str, parents(paths)))
+        raise HostRefused(f"no secret can be given to a step: neither {places} is a tmpfs")
+    own = found[0] / f"{_name(paths)}{os.urandom(8).hex()}"
     own.mkdir(mode=0o700)
     try:
         yield own
@@ -53,9 +51,6 @@ def write(path: Path, content: bytes, *, mode: int = 0o400, uid: int = 0, gid: i
         os.fchmod(fd, mode)
 
 
-def _make_private(place: Path) -> None:
-    """Others may have made it first, in /dev/shm."""
-    place.mkdir(mode=0o700, exist_ok=True)
-    status = os.stat(place, follow_symlinks=False)
-    if place.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise HostRefused(f"{place} is not ours", hint="remove it: somebody else has made it")
+def _name(paths: Paths) -> str:
+    """What the directories of this instance begin with, and no other's."""
+    return f"{paths.name('hawse-secrets')}."

@@ -14,6 +14,7 @@ from hawse_agent.build import configuration, context, draft, placing, secrets, v
 from hawse_agent.build.cache import Usage, key, to_remove
 from hawse_agent.build.parser import parse
 from hawse_agent.errors import InputError
+from hawse_agent.paths import paths_for
 
 
 def changed(config: dict[str, Any], line: str, *, own_command: bool = False) -> tuple[dict[str, Any], str]:
@@ -182,3 +183,15 @@ def test_secrets_lie_where_nobody_else_looks(tmp_path: Path) -> None:
     assert oct((tmp_path / "s").stat().st_mode) == "0o100440"
     with pytest.raises(FileExistsError):
         secrets.write(tmp_path / "s", b"y")
+
+
+def test_secrets_that_a_crash_left_are_swept_and_no_other_instances(tmp_path: Path) -> None:
+    own = paths_for(tmp_path)
+    with secrets.directory(own) as kept:
+        secrets.sweep(paths_for(tmp_path / "other"))
+        assert kept.exists()
+        assert oct(kept.stat().st_mode) == "0o40700"
+        (kept / "secret").write_text("x")
+        secrets.sweep(own)
+        assert not kept.exists()
+        kept.mkdir()
