@@ -63,6 +63,9 @@ NO_STEPS_HERE: dict[tuple[str, str], dict[str, str]] = {
         "self._control.ask_to_end": "an early word, for who waits: `end` asks again, with a failpoint",
         "self._control.end": "has its own failpoints",
     },
+    ("engine/containers/removal.py", "carry_out"): {
+        "self._images.touch": "when an image was used last: only a time stamp, of which nothing else hangs",
+    },
     ("supervise/client.py", "start"): {
         "starter.start_shim": "its failpoint, 'start: shim', is in the only caller, directly before",
     },

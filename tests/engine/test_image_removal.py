@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docker.errors import APIError
+from tests.support import agent as agents
 from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.imagefiles import config, docker_archive, files, sha256
@@ -189,3 +191,31 @@ def test_df_says_what_du_says(agent: AgentUnderTest, tmp_path: Path) -> None:
         if '"Images"' in line
     )
     assert row["TotalCount"] == str(len(agent.client.images.list(all=True)))
+
+
+def test_what_nobody_uses_goes_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """Only where agent.toml says so; the next daemon looks at once."""
+    session = isolation.current()
+    assert session is not None
+    root = agents.new_root(session.directory)
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/agent.toml").write_text("[images]\nunused_hours = 24\n")
+    with AgentUnderTest(root) as other:
+        ids = {name: load(other, name, name) for name in ("old", "fresh", "used")}
+        container = other.client.containers.create("used", ["x"])
+        for name in ("old", "used"):
+            os.utime(root / "lib/blobs/sha256" / ids[name][7:], (1, 1))
+        other.restart()
+        deadline = time.monotonic() + 30
+        while len(other.client.images.list()) > 2:
+            assert time.monotonic() < deadline
+        assert {tag for image in other.client.images.list() for tag in image.tags} == {
+            "fresh:latest",
+            "used:latest",
+        }
+        container.remove()
+        other.restart()
+        assert len(other.client.images.list()) == 2, "it was used until just now"
+    shutil.rmtree(root)
+    said = capfd.readouterr().err
+    assert "hawse-agent: image old:latest (" in said and "nobody has used it for" in said

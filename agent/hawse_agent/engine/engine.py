@@ -15,6 +15,7 @@ from hawse_agent.cgroups import Tree, find_base
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.backups import Backups
 from hawse_agent.engine.builds import Builds
+from hawse_agent.engine.collector import Collector
 from hawse_agent.engine.commits import Commits
 from hawse_agent.engine.containers import Containers
 from hawse_agent.engine.copies import Copies
@@ -98,7 +99,8 @@ class Engine:
             containers=self.containers,
             events=self.events,
         )
-        self.images.is_running = lambda container: self.containers.get(container).state.running
+        self.images.is_running = self._is_running
+        self.collector = Collector(images=self.images, settings=settings.images, paths=paths)
         self.executions = Executions(paths=paths, containers=self.containers, events=self.events)
         self.copies = Copies(paths=paths, containers=self.containers, events=self.events)
         self.commits = Commits(
@@ -133,8 +135,15 @@ class Engine:
         self.networks.when_names_are_lost(self._names_lost)
         self.containers.restore_names()
         restart = list(dict.fromkeys([*restart, *self.stacks.recover()]))
+        self.collector.start()
         if restart:
             threading.Thread(target=self._restart, args=(restart,), name="recover", daemon=True).start()
+
+    def _is_running(self, container: str) -> bool:
+        try:
+            return self.containers.get(container).state.running
+        except NotFound:  # gone, or about to be made
+            return False
 
     def _names_lost(self) -> None:
         """Containers do not notice that the name server has died, but for the moment until it is replaced."""
@@ -181,6 +190,7 @@ class Engine:
 
     def close(self) -> None:
         """Leave; containers stay. The state is closed last, so that a late event still finds it."""
+        self.collector.stop()
         self.program.close()
         self.builds.close()
         self.events.close()

@@ -215,6 +215,19 @@ class Images:
                 self._published("delete", known[entry["Deleted"]])
         return pruned
 
+    def last_used(self, image: Image) -> float:
+        """When a container was made of it or removed, or it came."""
+        return self.store.last_used(image.id)
+
+    def touch_used(self) -> None:
+        """Those that containers have are used now."""
+        for image_id in {record.image_id for record in self._containers()}:
+            self.store.touch(image_id)
+
+    def touch(self, image_id: str) -> None:
+        """A container of it has gone."""
+        self.store.touch(image_id)
+
     def disk_usage(self) -> int:
         """Bytes that all images take on the disk, what they share counted once: as du counts."""
         layers = [layer for image in self.store.list() for layer in image.layers]

@@ -8,8 +8,12 @@
     size = 268304384        # … so many; 65536 go to each container
 
     [builds]
-    cache_bytes = 10737418240   # what is longest unused of the cache goes after a build, down to this; 0: no
-    limit cache_days = 0.0            # what was not used for so long goes then; 0: nothing
+    cache_bytes = 10737418240 # of the cache the longest unused goes after a build, down to this; 0: all stays
+    cache_days = 0.0        # what was not used for so long goes then; 0: nothing
+
+    [images]                # see `engine.collector`; 0 is never
+    unused_hours = 0        # an image that no container had for so long is removed
+    min_free_percent = 0    # with less of the disk free, those are removed that were used longest ago
 
     [registries]            # distribution/settings.py has every key
     mirrors = { "docker.io" = ["https://mirror.lan"] }
@@ -48,10 +52,29 @@ class BuildSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagesSettings:
+    unused_hours: int = 0
+    min_free_percent: int = 0
+
+    @property
+    def collects(self) -> bool:
+        return bool(self.unused_hours or self.min_free_percent)
+
+    def check(self) -> None:
+        if self.unused_hours < 0:
+            raise InputError(f"{self.unused_hours} is no number of hours", where="images.unused_hours")
+        if not 0 <= self.min_free_percent < 100:
+            raise InputError(
+                f"{self.min_free_percent} is no part of the disk, 0 to 99", where="images.min_free_percent"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     init: bool = False
     userns: UsernsSettings = UsernsSettings()
     builds: BuildSettings = BuildSettings()
+    images: ImagesSettings = ImagesSettings()
     registries: RegistrySettings = RegistrySettings()
 
 
@@ -66,6 +89,7 @@ def read(path: Path) -> Settings:
         raise InputError(str(error), where=str(path)) from error
     try:
         settings = codec.from_json(Settings, data)
+        settings.images.check()
         settings.registries.check()
     except InputError as error:
         raise error.at(f"{path}{_line(text, error)}") from None

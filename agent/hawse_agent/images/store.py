@@ -16,12 +16,13 @@ would rest on every later agent writing the same bytes, and push, save and trans
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -180,11 +181,24 @@ class ImageStore:
         with self._lock:
             image = self.get(name)
             self._in_hand[image.id] += 1
+            self.touch(image.id)
         try:
             yield image
         finally:
             with self._lock:
                 self._in_hand[image.id] -= 1
+
+    def touch(self, image_id: str) -> None:
+        """It is used now. The time is kept at its configuration, where no record has to be written for it."""
+        with suppress(FileNotFoundError):  # it has gone
+            os.utime(self.blobs.path(image_id))
+
+    def last_used(self, image_id: str) -> float:
+        """0 when it is not here."""
+        try:
+            return self.blobs.path(image_id).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def commit_manifest(self, digest: str, references: Iterable[str] = (), *, parent: str = "") -> Image:
         """Make an image of blobs that are here: unpack what is new and name it.
@@ -211,6 +225,7 @@ class ImageStore:
                 reach("image: names")
                 for name in names:
                     self._table.put_tag(name, image_id)
+                self.touch(image_id)
                 return self.get(image_id)
 
     def unpack(self, layer: Layer, hold: Hold, incoming: Incoming | None = None) -> Layer:

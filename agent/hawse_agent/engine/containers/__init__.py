@@ -80,6 +80,7 @@ class Containers:
         removal = Removal(
             paths=paths,
             register=register,
+            images=images,
             networks=networks,
             volumes=volumes,
             attaching=attaching,

@@ -9,6 +9,7 @@ from hawse_agent.engine.containers.attaching import Attaching
 from hawse_agent.engine.containers.control import Control
 from hawse_agent.engine.containers.files import remove_tree
 from hawse_agent.engine.containers.sharing import Sharing
+from hawse_agent.engine.images import Images
 from hawse_agent.engine.live import Live
 from hawse_agent.engine.networks import Networks
 from hawse_agent.engine.pending import close_all
@@ -26,6 +27,7 @@ class Removal:
         *,
         paths: Paths,
         register: Register,
+        images: Images,
         networks: Networks,
         volumes: Volumes,
         attaching: Attaching,
@@ -35,6 +37,7 @@ class Removal:
     ) -> None:
         self._paths = paths
         self._register = register
+        self._images = images
         self._networks = networks
         self._volumes = volumes
         self._attaching = attaching
@@ -87,6 +90,7 @@ class Removal:
         self._sharing.give_back_ids(record)
         reach("remove: forget")
         self._register.forget(record.id)
+        self._images.touch(record.image_id)
         self._announce.container("destroy", record)
 
     def auto_remove(self, record: ContainerRecord, live: Live) -> None:
