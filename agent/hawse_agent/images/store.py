@@ -238,7 +238,7 @@ class ImageStore:
     def unpack_unnamed(self, blob: Readable, size: int, digest: Callable[[], str], hold: Hold) -> Layer:
         """A layer of whatever diff_id it turns out to have, unpacked and held. `size` and `digest` are the
         blob's; the latter is asked for once it was read. Raises as `unpack`."""
-        with self._directories.fresh() as directory:
+        with self._to_fill() as directory:
             with disk("unpack a layer"):
                 unpacked = layers.unpack(blob, directory, digest=digest)
             layer = Layer(
@@ -585,11 +585,14 @@ class ImageStore:
         with self._unpacking.turn(layer.diff_id):
             known = self._known(layer.diff_id, hold)
             if known is None:
-                with self._directories.fresh() as directory:
-                    reach("image: unpack")
+                with self._to_fill() as directory:
                     known = self._unpack(layer, directory, incoming)
                     self._publish(directory, known, hold)
         return replace(layer, tar_size=known.tar_size, content_size=known.content_size)
+
+    def _to_fill(self) -> AbstractContextManager[Path]:
+        reach("image: unpack")
+        return self._directories.fresh()
 
     def _publish(self, directory: Path, layer: Layer, hold: Hold) -> None:
         with self._lock:
