@@ -43,7 +43,7 @@ def import_tarball(
         blob = described(store, hold, writer.digest)
         try:
             with store.blobs.open(blob.digest) as file:
-                layer = store.unpack_unnamed(file, blob.size, lambda: blob.digest, hold)
+                layer = store.unpack_unnamed(file, blob.size, blob.media_type, lambda: blob.digest, hold)
         except ProtocolError as error:
             raise InputError(f"this is no tar of a root directory: {error.message}") from error
         document = _imported(config, layer.diff_id, message or "Imported from -")

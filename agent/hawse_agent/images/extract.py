@@ -26,6 +26,8 @@ T = TypeVar("T")
 _DROPPED_XATTRS = ("trusted.", "user.overlay.", "security.selinux")
 """The last is a label of the machine that built the image."""
 _OPEN_DIRECTORIES = 64
+_HOLE = 1 << 16
+_ZEROS = bytes(_HOLE)
 _SPECIAL = {"character": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -123,7 +125,9 @@ class Extractor:
         try:
             if entry.segments is None:
                 for piece in data:
-                    files.write_all(fd, piece)
+                    _write_with_holes(fd, piece)
+                if entry.size >= _HOLE:
+                    os.ftruncate(fd, entry.size)  # it may end in a hole
             else:
                 _write_sparse(fd, entry, data)
             self.content_size += entry.size
@@ -326,6 +330,22 @@ def _set_xattrs(target: int | str, entry: Entry) -> None:
             # user.* none on links and devices. Docker does the same.
             if name == "security.capability" or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
+
+
+def _write_with_holes(fd: int, piece: bytes) -> None:
+    """What is zero for long becomes a hole."""
+    if 0 not in piece[:: _HOLE // 2] or (start := piece.find(_ZEROS)) < 0:
+        files.write_all(fd, piece)
+        return
+    view = memoryview(piece)
+    files.write_all(fd, view[:start])
+    while start < len(piece):
+        chunk = view[start : start + _HOLE]
+        if chunk == _ZEROS:
+            os.lseek(fd, _HOLE, os.SEEK_CUR)
+        else:
+            files.write_all(fd, chunk)
+        start += _HOLE
 
 
 def _write_sparse(fd: int, entry: Entry, data: Iterator[bytes]) -> None:

@@ -146,6 +146,7 @@ class _Archive:
         """Begins with what may be a layer, unless it is likely to be one that is here."""
         if not (kind(start) or is_tar(start)) or self._store.may_have(size):
             return None
+        media_type = _media_type(kind(start))
         arriving = Arriving(size)
         arriving.begun(writer.reopen(), 0)
 
@@ -156,7 +157,7 @@ class _Archive:
 
             try:
                 with arriving.reader(self._cancel) as reader:
-                    self._store.unpack_unnamed(reader, size, digest, self._hold)
+                    self._store.unpack_unnamed(reader, size, media_type, digest, self._hold)
             except OutOfSpace:
                 raise
             except HawseError:
@@ -225,20 +226,26 @@ def _layer(archive: _Archive, store: ImageStore, hold: Hold, name: str, diff_id:
 
 
 def described(store: ImageStore, hold: Hold, digest: str) -> Descriptor:
-    """A layer's blob, its media type by what is in it. There is none for bzip2 and xz: of what is compressed
-    so an uncompressed blob is made."""
+    """A layer's blob, its media type by what is in it. Of what is compressed in a way that has none an
+    uncompressed blob is made."""
     with store.blobs.open(digest) as blob:
-        compression = kind(blob.read(6))
-        if compression in ("bzip2", "xz"):
+        media_type = _media_type(kind(blob.read(6)))
+        if not media_type:
             blob.seek(0)
             inside = plain(blob)
             with store.blob_writer() as writer:
                 while piece := inside.read(_PIECE):
                     writer.write(piece)
                 store.hold_blob(writer.digest, hold)
-            digest, compression = writer.digest, ""
-    media_type = f"{manifest.OCI_LAYER}+{compression}" if compression else manifest.OCI_LAYER
+            digest, media_type = writer.digest, manifest.OCI_LAYER
     return Descriptor(digest=digest, size=store.blobs.size(digest), media_type=media_type)
+
+
+def _media_type(compression: str) -> str:
+    """Of bzip2 and xz: ""."""
+    if compression in ("bzip2", "xz"):
+        return ""
+    return f"{manifest.OCI_LAYER}+{compression}" if compression else manifest.OCI_LAYER
 
 
 def _oci_images(archive: _Archive, store: ImageStore) -> Iterator[Image]:

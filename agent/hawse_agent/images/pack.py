@@ -18,6 +18,9 @@ from hawse_agent.images.tarball import END, TarWriter, header, xattrs_of
 
 _PIECE = 1 << 20
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
+_LARGE_HOLES = 64 << 20
+"""Below that holes are written as zeros, and unpacking makes holes again: what dockerd has loaded in GNU's
+format it cannot save any more."""
 _EMPTY = os.stat_result((stat.S_IFREG | 0o600, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0))
 """A whiteout says one thing only. Its inode is shared and its time is of no meaning."""
 
@@ -79,6 +82,9 @@ class _LayerWriter(TarWriter):
 
     def _xattrs(self, target: int | str) -> dict[str, bytes]:
         return {name: value for name, value in xattrs_of(target).items() if not name.startswith(_OVERLAY)}
+
+    def _may_be_sparse(self, status: os.stat_result) -> bool:
+        return status.st_size - status.st_blocks * 512 > _LARGE_HOLES
 
 
 def _is_opaque(directory: int) -> bool:

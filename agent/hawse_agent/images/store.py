@@ -235,15 +235,18 @@ class ImageStore:
         """
         return self._unpacked(layer, hold, incoming)
 
-    def unpack_unnamed(self, blob: Readable, size: int, digest: Callable[[], str], hold: Hold) -> Layer:
-        """A layer of whatever diff_id it turns out to have, unpacked and held. `size` and `digest` are the
-        blob's; the latter is asked for once it was read. Raises as `unpack`."""
+    def unpack_unnamed(
+        self, blob: Readable, size: int, media_type: str, digest: Callable[[], str], hold: Hold
+    ) -> Layer:
+        """A layer of whatever diff_id it turns out to have, unpacked and held. `size`, `media_type` and
+        `digest` are the blob's; the last is asked for once it was read. A blob without a media type is none
+        that an image may have. Raises as `unpack`."""
         with self._to_fill() as directory:
             with disk("unpack a layer"):
                 unpacked = layers.unpack(blob, directory, digest=digest)
             layer = Layer(
                 digest=digest(),
-                media_type="",
+                media_type=media_type,
                 size=size,
                 diff_id=unpacked.diff_id,
                 tar_size=unpacked.tar_size,
@@ -340,7 +343,8 @@ class ImageStore:
                 (
                     layer
                     for layer in self._named_layers()
-                    if layer.diff_id == diff_id and wanted(layer) and self.blobs.has(layer.digest)
+                    if layer.diff_id == diff_id and layer.media_type and wanted(layer)
+                    if self.blobs.has(layer.digest)
                 ),
                 None,
             )

@@ -24,6 +24,7 @@ _PIECE = 1 << 20
 _MAX_OCTAL = 8**11
 _MAX_ID = 8**7
 _NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP)
+_CAPABILITY = "security.capability"
 _LEFT_OUT = "security.selinux"
 """A label of this machine's policy."""
 _LETTERS = {stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_IFIFO: b"6"}
@@ -90,11 +91,13 @@ class TarWriter:
 
     def _entry(self, fd: int, name: bytes, status: os.stat_result) -> Iterator[bytes]:
         kind = stat.S_IFMT(status.st_mode)
+        itself = f"/proc/self/fd/{fd}"
         key = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and key in self._links:
-            yield header(name, status, b"1", link=self._links[key], ids=self._ids)
+            # dockerd changes the owner of a link it makes, which costs the file its capabilities.
+            kept = {_CAPABILITY: value} if (value := self._xattrs(itself).get(_CAPABILITY)) else None
+            yield header(name, status, b"1", link=self._links[key], xattrs=kept, ids=self._ids)
             return
-        itself = f"/proc/self/fd/{fd}"
         if kind == stat.S_IFREG:
             opened = os.open(itself, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -115,10 +118,7 @@ class TarWriter:
         xattrs = self._xattrs(fd)
         self.content_size += status.st_size
         segments = [(0, status.st_size)]
-        if (
-            status.st_blocks * BLOCK < status.st_size
-            and (found := segments_of(fd, status.st_size)) != segments
-        ):
+        if self._may_be_sparse(status) and (found := segments_of(fd, status.st_size)) != segments:
             segments = found
             numbers = [len(segments), *(number for segment in segments for number in segment)]
             table = b"".join(b"%d\n" % number for number in numbers)
@@ -140,6 +140,10 @@ class TarWriter:
 
     def _xattrs(self, target: int | str) -> dict[str, bytes]:
         return xattrs_of(target)
+
+    def _may_be_sparse(self, status: os.stat_result) -> bool:
+        """Whether its holes are worth GNU's format."""
+        return status.st_blocks * BLOCK < status.st_size
 
     def _removed(self, shown: str) -> None:
         self._warnings.append(f"{shown}: removed before it was read")

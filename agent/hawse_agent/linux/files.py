@@ -69,7 +69,7 @@ def syncfs(fd: int) -> None:
     libc.syscall("syncfs", fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """All of it: on a disk that is almost full write(2) takes a part, and only the next one fails."""
     written = os.write(fd, data)
     while written < len(data):
