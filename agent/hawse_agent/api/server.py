@@ -41,8 +41,8 @@ from hawse_agent.api.router import NEWEST, Router, split_version, text
 from hawse_agent.errors import HawseError, InputError, InternalError, OutOfSpace, ProtocolError
 
 CHUNK = 1 << 16
-BODY_CHUNK = 1 << 18
-"""Bytes of a body that are taken at a time: more than a socket holds, so that chunks come whole."""
+BODY_CHUNK = 120_000
+"""Bytes of a body that are taken at a time: several chunks, and what malloc still has at hand."""
 BACKLOG = 256
 RETRY = 0.2
 PATIENCE = 1.0
