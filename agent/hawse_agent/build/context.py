@@ -6,9 +6,10 @@ root's, and everything is read again through `openat2`. The directory goes with 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hawse_agent.errors import InputError
 from hawse_agent.images.blobs import disk
 from hawse_agent.images.compression import Readable, plain
 from hawse_agent.images.extract import Extractor
-from hawse_agent.images.tar import TarError, TarReader
+from hawse_agent.images.tar import Entry, TarError, TarReader
 from hawse_agent.linux import tree
 from hawse_agent.spec import ignore
 
@@ -29,9 +30,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class Context:
     """Below an opened directory, which is `path` on the host."""
 
-    def __init__(self, root: int, path: Path) -> None:
+    def __init__(self, root: int, path: Path, digests: Mapping[str, bytes]) -> None:
         self.root = root
         self.path = path
+        self.digests = digests
+        """SHA-256 of the data of files, by path, as far as they are known from receiving them."""
 
     def dockerfile(self, name: str) -> tuple[str, bytes]:
         """Its name, and what is in it. Raises InputError."""
@@ -98,6 +101,45 @@ class Context:
                 os.close(directory)
 
 
+class _Digests:
+    """Hashes data on its way. What came is what lies there only as long as each name comes once and below
+    directories alone: with the first that does not, nothing is known of any."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bytes] = {}
+        self._directories: set[str] = set()
+        self._others: set[str] = set()
+        self._believable = True
+
+    def of(self, entry: Entry, data: Iterator[bytes]) -> Iterator[bytes]:
+        name = "/".join(part for part in entry.name.split("/") if part not in ("", "."))
+        if self._believable and not self._is_simple(name, directory=entry.kind == "directory"):
+            self._believable = False
+            self.known.clear()
+        if not self._believable or entry.kind != "file" or entry.segments is not None:
+            return data
+        return self._hashed(name, data)
+
+    def _hashed(self, name: str, data: Iterator[bytes]) -> Iterator[bytes]:
+        own = hashlib.sha256()
+        for piece in data:
+            own.update(piece)
+            yield piece
+        self.known[name] = own.digest()
+
+    def _is_simple(self, name: str, *, directory: bool) -> bool:
+        above, _, _ = name.rpartition("/")
+        while above and above not in self._directories:
+            if above in self._others:
+                return False
+            self._directories.add(above)
+            above, _, _ = above.rpartition("/")
+        if name in self._others or (not directory and name in self._directories):
+            return False
+        (self._directories if directory else self._others).add(name)
+        return True
+
+
 @contextmanager
 def received(archive: Readable, path: Path) -> Iterator[Context]:
     """The context of a tar, compressed or not, in the empty directory `path`; raises InputError,
@@ -109,14 +151,15 @@ def received(archive: Readable, path: Path) -> Iterator[Context]:
         try:
             with disk("receive the build's context"):
                 reader = TarReader(plain(archive))
+                digests = _Digests()
                 for entry in reader:
-                    extractor.extract(entry, reader.data())
+                    extractor.extract(entry, digests.of(entry, reader.data()))
                 extractor.finish()
                 reader.drain()
         except (TarError, EOFError) as error:
             raise InputError(f"the build's context: {error}") from error
         finally:
             extractor.close()
-        yield Context(root, path)
+        yield Context(root, path, digests.known)
     finally:
         os.close(root)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hawse_agent.images.tar import Entry, Kind
@@ -113,9 +113,11 @@ def _read(fd: int, parts: list[tuple[int, int]]) -> Iterator[bytes]:
         yield from data_of(fd, offset, size)
 
 
-def digest(found: Iterable[Found], *, owners: bool) -> str:
+def digest(
+    found: Iterable[Found], *, owners: bool, known: Mapping[str, bytes] | None = None, below: str = ""
+) -> str:
     """Hex of a SHA-256 over names, kinds, modes, links, xattrs and data; not over times. `owners`:
-    theirs, too."""
+    theirs, too. `known`: SHA-256 of the data of files, by path; `below` is put before names for it."""
     total = hashlib.sha256()
     for one in found:
         entry = one.entry
@@ -125,7 +127,8 @@ def digest(found: Iterable[Found], *, owners: bool) -> str:
             (entry.uid, entry.gid) if owners else None,
         ]
         total.update(json.dumps(head).encode())
-        total.update(_data_digest(entry, one.data))
+        data = known.get(f"{below}{entry.name}") if known and entry.kind == "file" else None
+        total.update(_data_digest(entry, one.data) if data is None else data)
     return total.hexdigest()
 
 

@@ -160,7 +160,13 @@ class Transfers:
         finally:
             os.close(fd)
         owners = self._other is not None and not self._instruction.chown
-        digest = walk.digest(walk.walk(root, path), owners=owners)
+        context = self._building.context
+        known = context.digests if root == context.root else {}
+        real = tree.follow(root, path).strip("/")
+        below = real if directory else real.rpartition("/")[0]
+        digest = walk.digest(
+            walk.walk(root, path), owners=owners, known=known, below=f"{below}/" if below else ""
+        )
         unpacked = isinstance(self._instruction, Add) and not directory and self._unpacks(root, path)
         return Source(
             root=root,

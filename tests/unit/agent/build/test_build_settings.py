@@ -195,3 +195,36 @@ def test_secrets_that_a_crash_left_are_swept_and_no_other_instances(tmp_path: Pa
         secrets.sweep(own)
         assert not kept.exists()
         kept.mkdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
+def test_what_was_hashed_on_its_way_is_what_lies_there(tmp_path: Path) -> None:
+    simple = archive(member("d", type=tarfile.DIRTYPE), member("d/f", size=70_000), member("./g", size=3))
+    with context.received(simple, tmp_path) as received:
+        assert sorted(received.digests) == ["d/f", "g"]
+        for path, below in (("d", "d/"), ("g", ""), (".", "")):
+            read = walk.digest(walk.walk(received.root, path), owners=False)
+            assert (
+                walk.digest(walk.walk(received.root, path), owners=False, known=received.digests, below=below)
+                == read
+            )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners are set")
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("f", size=1), member("f", size=2)],
+        [member("d/f", size=1), member("l", type=tarfile.SYMTYPE, linkname="d"), member("l/f", size=2)],
+        [member("d/f", size=1), member("d", type=tarfile.SYMTYPE, linkname="e"), member("e/f", size=2)],
+        [member("f", size=1), member("f", type=tarfile.LNKTYPE, linkname="g")],
+    ],
+)
+def test_nothing_is_believed_of_a_context_that_says_things_twice(
+    tmp_path: Path, members: list[tarfile.TarInfo]
+) -> None:
+    try:
+        with context.received(archive(*members), tmp_path) as received:
+            assert received.digests == {}
+    except InputError:  # it was refused
+        pass
