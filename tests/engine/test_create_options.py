@@ -169,6 +169,23 @@ def test_labels_of_volumes_that_a_mount_makes(agent: AgentUnderTest) -> None:
     }
 
 
+def test_volumes_from_outlives_the_lender_and_inspect_shows_what_it_brought(
+    agent: AgentUnderTest, tmp_path: Path
+) -> None:
+    (tmp_path / "f").write_text("bound")
+    out(agent, "create", "--name", "lender", "-v", "/data", "-v", f"{tmp_path}:/bound", BUSYBOX)
+    out(agent, "run", "-d", "--name", "user", "--volumes-from", "lender:ro", BUSYBOX, "sleep", "99")
+    out(agent, "rm", "-v", "lender")
+    out(agent, "restart", "-t", "0", "user")
+    script = "cat /bound/f; touch /data/x 2>/dev/null || echo refused"
+    assert out(agent, "exec", "user", "sh", "-c", script) == "boundrefused"
+    mounts = agent.client.containers.get("user").attrs["Mounts"]
+    assert {(mount["Destination"], mount["Type"], mount["RW"]) for mount in mounts} == {
+        ("/data", "volume", False),
+        ("/bound", "bind", False),
+    }
+
+
 def test_volumes_from_brings_the_same_part_of_a_volume(agent: AgentUnderTest) -> None:
     """A subpath, and a volume that is empty still: it takes nothing of the borrower's image."""
     run(agent, "-v", "vol:/d", script="mkdir /d/sub; echo all > /d/secret; echo part > /d/sub/f")

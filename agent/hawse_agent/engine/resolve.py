@@ -27,7 +27,6 @@ from hawse_agent.runtime.defaults import (
 from hawse_agent.spec.container import ContainerSpec, HealthCheck, Resources, Ulimit
 from hawse_agent.spec.records import ContainerRecord, EndpointRecord
 from hawse_agent.spec.runtime import BindMount, ProcessConfig, RuntimeConfig, TmpfsMount
-from hawse_agent.spec.volume import Mount
 
 DNS_ADDRESS = "127.0.0.11"
 FALLBACK_NAMESERVERS = ("8.8.8.8", "8.8.4.4")
@@ -55,8 +54,6 @@ class Surroundings:
     layers: tuple[Path, ...]
     volume_dirs: Mapping[str, Path]
     """Volume name → data directory."""
-    inherited: tuple[Mount, ...]
-    """Mounts that come from `volumes_from`."""
     namespaces: Namespaces
     cgroup_base: str
     hard_nofile: int
@@ -392,7 +389,7 @@ def mounts(
             )
         )
     explicit = {mount.target for mount in spec.mounts}
-    inherited = {mount.target: mount for mount in around.inherited if mount.target not in explicit}
+    inherited = {mount.target: mount for mount in record.inherited if mount.target not in explicit}
     binds += [
         BindMount(
             source=mount.source,

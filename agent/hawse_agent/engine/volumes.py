@@ -90,12 +90,12 @@ class Volumes:
     # for a container
 
     def plan(
-        self, spec: ContainerSpec, image: Image, lookup: Lookup, inherit: Mapping[str, str]
+        self, spec: ContainerSpec, image: Image, lent: Sequence[Mount], inherit: Mapping[str, str]
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Mount target → volume name, and which of them are anonymous; `make` makes what is missing.
 
-        `inherit`: anonymous volumes of a predecessor by target. Raises InputError for a bind source that is
-        not there and shall not be made.
+        `lent` is what `inherited` gives; `inherit`: anonymous volumes of a predecessor by target. Raises
+        InputError for a bind source that is not there and shall not be made.
         """
         for mount in spec.mounts:
             if mount.kind == "bind" and not mount.create_source and not Path(mount.source).exists():
@@ -106,7 +106,7 @@ class Volumes:
         mounted: dict[str, str] = {}
         anonymous: list[str] = []
         covered = {mount.target.rstrip("/") for mount in spec.mounts}
-        for mount in self.inherited(spec, lookup):
+        for mount in lent:
             covered.add(mount.target.rstrip("/"))
             if mount.kind == "volume":
                 mounted.setdefault(mount.target, mount.source)
@@ -136,7 +136,7 @@ class Volumes:
             if mode not in ("", "rw", "ro"):
                 raise InputError(f"volumes-from {entry}: expected NAME, NAME:ro or NAME:rw")
             other = lookup(reference)
-            lent = {mount.target: mount for mount in self.inherited(other.spec, lookup)}
+            lent = {mount.target: mount for mount in other.inherited}
             known = lent | {mount.target: mount for mount in other.spec.mounts if mount.kind != "tmpfs"}
             mounts = [mount for mount in known.values() if mount.kind == "bind"]
             mounts += [

@@ -11,6 +11,7 @@ from typing import Literal
 
 from hawse_agent.errors import InputError
 from hawse_agent.spec.container import ContainerSpec, Protocol
+from hawse_agent.spec.volume import Mount
 
 NOBODY = 65534
 """Who has no id inside."""
@@ -100,6 +101,8 @@ class ContainerRecord:
     """Mount target → volume name, anonymous ones included."""
     anonymous: tuple[str, ...] = ()
     """Volumes that `rm -v` takes along."""
+    inherited: tuple[Mount, ...] = ()
+    """What `volumes_from` brought when it was created: the lender may go."""
     desired: Literal["running", "stopped"] = "stopped"
     """What the person asked for last; `unless-stopped` and reboot look at it."""
     removing: bool = False

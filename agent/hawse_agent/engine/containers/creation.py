@@ -84,7 +84,8 @@ class Creation:
         for link in spec.links:
             self._register.record(link.partition(":")[0])
         own_ids = self._sharing.has_own_ids(spec)
-        mounted, anonymous = self._volumes.plan(spec, image, self._register.record, inherit)
+        lent = self._volumes.inherited(spec, self._register.record)
+        mounted, anonymous = self._volumes.plan(spec, image, lent, inherit)
         record = ContainerRecord(
             id=container_id,
             spec=spec,
@@ -92,6 +93,7 @@ class Creation:
             created=time.time(),
             volumes=mounted,
             anonymous=anonymous,
+            inherited=lent,
             of_build=of_build,
         )
         fresh, recorded = self._paths.new_container(container_id), False

@@ -165,7 +165,6 @@ class Files:
             paths=self._paths,
             layers=layers,
             volume_dirs={name: self._volumes.path(name) for name in record.volumes.values()},
-            inherited=self._volumes.inherited(record.spec, self._register.record),
             namespaces=namespaces,
             cgroup_base=self._cgroup_base,
             hard_nofile=self._hard_nofile,

@@ -174,10 +174,10 @@ def _id_mappings(record: ContainerRecord) -> dict[str, Any]:
 
 def mounts(record: ContainerRecord, paths: Paths | None) -> list[dict[str, Any]]:
     """Binds and volumes; tmpfs mounts are in HostConfig."""
-    explicit = {mount.target: mount for mount in record.spec.mounts}
+    known = {mount.target: mount for mount in (*record.inherited, *record.spec.mounts)}
     found = []
     for target, name in record.volumes.items():
-        mount = explicit.get(target)
+        mount = known.get(target)
         read_only = mount is not None and mount.read_only
         found.append(
             {
@@ -191,7 +191,7 @@ def mounts(record: ContainerRecord, paths: Paths | None) -> list[dict[str, Any]]
                 "Propagation": "",
             }
         )
-    for mount in record.spec.mounts:
+    for mount in known.values():
         if mount.kind == "bind":
             found.append(
                 {
