@@ -198,17 +198,32 @@ def _containers(item: str, spec: StackSpec, seen: ObservedHost) -> list[Operatio
         if n.name in seen.networks and _network_changes(seen.networks[n.name], n)
     }
     operations: list[Operation] = []
+    new: set[str] = set()
+    """Containers: who shares something of theirs shares it with the old ones until he is new, too."""
     for wanted in dependency_order(spec.containers):
         existing = seen.containers.get(wanted.name)
         if existing is None:
             operations.append(
                 Operation(item=item, action="create", kind="container", name=wanted.name, reason="not there")
             )
+            new.add(wanted.name)
             continue
         if _owner(existing) != spec.name:
             raise Conflict(f"a container named {wanted.name} exists and does not belong to stack {spec.name}")
-        operations += _container(item, wanted, existing, images, seen, new_networks)
+        operations += (of_it := _container(item, wanted, existing, images, seen, new_networks, new))
+        if any(operation.action == "recreate" for operation in of_it):
+            new.add(wanted.name)
     return operations
+
+
+def _shares(spec: ContainerSpec) -> Iterable[tuple[str, str]]:
+    """Fields by which it depends on one very container, each with that container's name."""
+    for name in ("network_mode", "pid_mode", "ipc_mode"):
+        kind, _, other = getattr(spec, name).partition(":")
+        if kind == "container":
+            yield name, other
+    for entry in spec.volumes_from:
+        yield "volumes_from", entry.partition(":")[0]
 
 
 def _container(
@@ -218,6 +233,7 @@ def _container(
     images: Mapping[str, ImageSource],
     seen: ObservedHost,
     new_networks: set[str],
+    new: set[str],
 ) -> list[Operation]:
     current = existing.record.spec
     changes = [*container_changes(current, wanted), *_image_change(wanted, existing, images, seen)]
@@ -225,6 +241,11 @@ def _container(
         Change(field="network", old=e.network, new=f"{e.network} (new)")
         for e in wanted.networks
         if e.network in new_networks
+    ]
+    changes += [
+        Change(field=field, old=other, new=f"{other} (new)")
+        for field, other in _shares(wanted)
+        if other in new
     ]
     if changes:
         live = all(change.field.split(".")[0] in _LIVE_FIELDS for change in changes)
