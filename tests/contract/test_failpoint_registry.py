@@ -42,7 +42,7 @@ NO_STEPS: dict[str, str] = {
         self._layers.items kept.keys kept.values""",
     "looks at what is there": """self._register.record self._register.find self._register.known
         self._images.get self._images.layer_dirs time.time time.monotonic self._sharing.has_own_ids
-        self._grace self._stop_signal self._volumes.plan self._here
+        self._grace self._stop_signal self._volumes.plan self._volumes.inherited self._here
         os.access cgroup.oom_kills spawned.cgroup.oom_notifier self._cgroup""",
     "refuses": """InputError Conflict HostRefused _start_failed checks.check resolve.check_platform
         resolve.command_line resolve.signal_number seccomp.check self._networks.check""",
