@@ -235,6 +235,8 @@ def test_a_step_is_in_no_list(project: Project) -> None:
     try:
         wait_for(build, "begun")
         (container,) = running(project)
+        (base,) = project.agent.client.images.list()
+        assert base.tags == [BUSYBOX]  # the step begins with it, and takes nothing from it
         assert project.agent.client.containers.list(all=True) == []
         assert project.agent.client.containers.prune()["ContainersDeleted"] is None
         assert project.agent.client.api.inspect_container(container)["State"]["Running"]

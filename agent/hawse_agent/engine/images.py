@@ -6,7 +6,7 @@ import builtins
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from hawse_agent.distribution.credentials import NOBODY, Credentials
 from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client
 from hawse_agent.engine.events import EventBus
+from hawse_agent.errors import NotFound
 from hawse_agent.images import archive, loading
 from hawse_agent.images.image import Layer
 from hawse_agent.images.pull import Pulls
@@ -50,13 +51,18 @@ class Images:
 
     def get(self, name: str) -> Image:
         """By reference, id or unique id prefix; raises NotFound."""
-        lent = self._lent.get(name)
-        return self.store.get(name) if lent is None else lent
+        try:
+            return self.store.get(name)
+        except NotFound:
+            if (lent := self._lent.get(name)) is None:
+                raise
+            return lent
 
     @contextmanager
     def lent(self, image: Image) -> Iterator[None]:
-        """While the block runs, containers can be made of an image that the store does not have, by its id:
-        what a build has come to. Its layers must be held."""
+        """While the block runs, containers can be made of an image that the store need not have, by its id:
+        what a build has come to. Its layers must be held. If the store has it, as before the first step, that
+        one is given out, which has names."""
         with self._lending:
             self._lent[image.id] = image
             self._borrowers[image.id] += 1
@@ -68,10 +74,17 @@ class Images:
                 if not self._borrowers[image.id]:
                     del self._lent[image.id]
 
-    def using(self, name: str) -> AbstractContextManager[Image]:
+    @contextmanager
+    def using(self, name: str) -> Iterator[Image]:
         """The image, which nobody removes while the block runs; raises NotFound."""
-        lent = self._lent.get(name)
-        return self.store.using(name) if lent is None else nullcontext(lent)
+        with ExitStack() as stack:
+            try:
+                image = stack.enter_context(self.store.using(name))
+            except NotFound:
+                if (lent := self._lent.get(name)) is None:
+                    raise
+                image = lent
+            yield image
 
     def list(self) -> Sequence[Image]:
         return self.store.list()
