@@ -147,7 +147,6 @@ def test_what_fails_says_where(project: Project) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--cache-from", "x", "."), "--cache-from is not supported"),
         (("--ssh", "default", "."), "--ssh is not supported"),
         (("https://example.org/x.git",), "a context from elsewhere is not supported"),
         (("git@example.org:x.git",), "a context from elsewhere is not supported"),
@@ -155,7 +154,7 @@ def test_what_fails_says_where(project: Project) -> None:
         (("--send", "web", "."), "--send needs a name"),
         (("/nowhere",), "/nowhere is no directory"),
         (("-f", "nowhere", "."), "no such Dockerfile: nowhere"),
-        (("--progress", "rawjson", "."), "--progress"),
+        (("--progress", "rawjson", "."), "--progress rawjson is not supported"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(
@@ -165,6 +164,38 @@ def test_what_is_not_supported_is_refused_by_name(
     project.write({"Dockerfile": FROM})
     done = hawse(project.agent.socket, "build", *words, code=2)
     assert said in done.stderr and done.stdout == ""
+
+
+def test_an_image_is_a_cache_where_it_is_named(project: Project) -> None:
+    project.write({"Dockerfile": FROM + "RUN cat /proc/sys/kernel/random/uuid > /u\n"})
+    build(project, "-t", "t")
+    value = file_of(project, "/u")
+    saved = b"".join(project.agent.client.images.get("t").save(named=True))
+    project.agent.client.images.remove("t", force=True)
+    hawse(project.agent.socket, "builder", "prune", "-af")
+    project.agent.client.images.load(saved)
+    assert "Using cache" in build(project, "--cache-from", "t", "-t", "u").stdout
+    assert file_of(project, "/u", "u") == value
+
+
+def test_the_cache_is_pruned_by_dockers_names(project: Project) -> None:
+    def prune(*words: str, input: bytes = b"", code: int = 0) -> Done:
+        return hawse(project.agent.socket, "builder", "prune", *words, input=input, code=code)
+
+    project.write({"Dockerfile": FROM + "RUN head -c 200000 /dev/zero | tr '\\0' x > /a\n"})
+    build(project, "-t", "t")
+    asked = prune(input=b"n\n", code=1)
+    assert "all dangling build cache" in asked.stdout and "cancelled" in asked.stderr
+    nothing = "Total reclaimed space: 0B\n"
+    assert prune("-f").stdout == nothing  # the image has its layer
+    project.agent.client.images.remove("t", force=True)
+    assert prune("-f", "--filter", "until=1h").stdout == nothing
+    assert prune("-f", "--filter", "type=exec.cachemount").stdout == nothing
+    assert prune("-f", "--keep-storage", "10MB").stdout == nothing
+    done = prune("-a", "--keep-storage", "1kb", input=b"y\n").stdout
+    assert "Deleted build cache objects:" in done and not done.endswith(nothing)
+    assert "invalid filter 'x'" in prune("-f", "--filter", "x=1", code=2).stderr
+    assert "--keep-storage" in prune("--keep-storage", "much", code=2).stderr
 
 
 def test_a_terminal_sees_the_steps(project: Project) -> None:

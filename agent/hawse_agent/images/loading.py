@@ -16,10 +16,11 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from hawse_agent.distribution import manifest
+from hawse_agent.distribution import manifest, reference
 from hawse_agent.distribution.cancel import Cancel
 from hawse_agent.distribution.documents import parse_json
 from hawse_agent.distribution.manifest import Descriptor
@@ -41,7 +42,8 @@ _WORKERS = 2
 
 
 def load(stream: Readable, store: ImageStore) -> list[Image]:
-    """Make the images of an archive. What fails leaves no blob behind.
+    """Make the images of an archive; each comes with the names alone that it has there. What fails leaves no
+    blob behind.
 
     Raises InputError for what is no archive of images, ProtocolError for damaged data, OutOfSpace.
     """
@@ -210,7 +212,7 @@ def _docker_images(archive: _Archive, store: ImageStore, hold: Hold) -> Iterator
         blobs = [
             _layer(archive, store, hold, name, diff_id) for name, diff_id in zip(names, wanted, strict=True)
         ]
-        yield store.create(config, blobs, tags)
+        yield _named(store.create(config, blobs, tags), tags)
 
 
 def _are_texts(value: Any) -> bool:
@@ -262,7 +264,11 @@ def _oci_images(archive: _Archive, store: ImageStore) -> Iterator[Image]:
         digest = manifest.descriptor(entry, "index.json").digest
         names.setdefault(digest, []).extend(_names(entry))
     for digest, references in names.items():
-        yield store.commit_manifest(digest, references)
+        yield _named(store.commit_manifest(digest, references), references)
+
+
+def _named(image: Image, names: Iterable[str]) -> Image:
+    return replace(image, repo_tags=tuple(dict.fromkeys(map(reference.familiar, names))))
 
 
 def _names(entry: Mapping[str, Any]) -> Iterable[str]:

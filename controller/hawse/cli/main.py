@@ -45,7 +45,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "logs": ("logs",),
     "stats": ("stats",),
     "events": ("events",),
-    "system": ("info", "df", "prune"),
+    "system": ("info", "df", "prune", "builder prune"),
     "network": ("network ls",),
     "volume": ("volume ls", "volume backup", "volume restore"),
     "image": (
@@ -60,7 +60,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 }
 """Module of `hawse.cli` → its verbs, in the order in which help lists them."""
 
-NOUNS = ("network", "volume", "image", "host")
+NOUNS = ("builder", "network", "volume", "image", "host")
 
 _SECRET_FLAGS = {
     False: (

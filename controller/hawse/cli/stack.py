@@ -84,7 +84,7 @@ def _load(
 
 
 def _apply(context: Context, options: argparse.Namespace, load: Callable[[Host], Loaded]) -> int:
-    from hawse.runner.builder import work_of
+    from hawse.runner.builder import check_context
     from hawse.runner.fleet import StackSteps, Work
 
     hosts = context.hosts(options.pattern)
@@ -92,7 +92,7 @@ def _apply(context: Context, options: argparse.Namespace, load: Callable[[Host],
     for host in hosts:  # all of them, before the first connection
         stack, builds = load(host)
         for build in builds:
-            work_of(build)
+            check_context(build)
         steps[host.name] = StackSteps(Item(id="stack", name=f"stack {stack.name}", stack=stack), builds)
     runner = make_runner(context, check=options.check, diff=False)
     work = Work(hosts=tuple(hosts), program=lambda host: steps[host.name])

@@ -1,4 +1,4 @@
-"""`info`, `df`, `prune`: an agent and its host as a whole."""
+"""`info`, `df`, `prune`, `builder prune`: an agent and its host as a whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hawse.cli import lists
 from hawse.cli.context import Context, Place
 from hawse.cli.hosts import Output, ask
 from hawse.cli.verb import Verb
+from hawse.docker.values import size
 from hawse.fleet.client import DOCKER, LONG, AgentClient
 from hawse.format.images import removed_line
 from hawse.format.template import Template
@@ -21,6 +22,8 @@ from hawse_agent.errors import HostRefused, InputError
 
 DANGLING_IMAGES = "all dangling images"
 ALL_IMAGES = "all images without at least one container associated to them"
+_OF_BUILDS = ("until", "id", "type", "description", "inuse", "shared")
+"""What the cache of builds can be filtered by."""
 _KINDS = {
     "containers": ("ContainersDeleted", "Deleted Containers:"),
     "networks": ("NetworksDeleted", "Deleted Networks:"),
@@ -146,6 +149,26 @@ def _warnings(options: argparse.Namespace) -> list[str]:
     ]
 
 
+def _builder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-a", "--all", action="store_true", help="all of it, not only what no image uses")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    lists.filter_argument(parser, "until, id, type, description, inuse, shared", "--filter")
+    parser.add_argument(
+        "--keep-storage", type=size, default=0, metavar="SIZE", help="as much of it may stay: 10GB"
+    )
+
+
+def _builder(context: Context, options: argparse.Namespace) -> int:
+    filters = lists.filters(options)
+    if unknown := sorted(set(filters) - set(_OF_BUILDS)):
+        raise InputError(f"invalid filter '{unknown[0]}'")
+    places = context.places()
+    warning = "all build cache" if options.all else "all dangling build cache"
+    if not options.force and not confirmed(context, [warning], filters, places):
+        raise HostRefused("the prune has been cancelled")
+    return prune(context, places, ["build"], filters, every=options.all, keep=options.keep_storage)
+
+
 def confirmed(
     context: Context, warnings: list[str], filters: dict[str, list[str]], places: list[Place]
 ) -> bool:
@@ -161,11 +184,11 @@ def confirmed(
 
 
 def prune(
-    context: Context, places: list[Place], kinds: list[str], filters: dict[str, list[str]], *, every: bool
+    context: Context, places: list[Place], kinds: list[str], filters: dict[str, list[str]], *, every: bool, keep: int = 0
 ) -> int:
-    """Removes what nothing uses, kind by kind; says what went."""
+    """Removes what nothing uses, kind by kind; says what went. `keep`: bytes of builds' cache that may stay."""
     found, code = ask(
-        context, places, lambda agent: {kind: _pruned(agent, kind, filters, every) for kind in kinds}
+        context, places, lambda agent: {kind: _pruned(agent, kind, filters, every, keep) for kind in kinds}
     )
     if context.options.json:
         lists.show_json(context, found)
@@ -177,13 +200,13 @@ def prune(
     return code
 
 
-def _pruned(agent: AgentClient, kind: str, filters: dict[str, list[str]], every: bool) -> Any:
+def _pruned(agent: AgentClient, kind: str, filters: dict[str, list[str]], every: bool, keep: int) -> Any:
     query: dict[str, str | int | bool] = {}
     if kind == "images":
         filters = {**filters, "dangling": ["false" if every else "true"]}
     if kind == "build":
-        filters = {key: values for key, values in filters.items() if key == "until"}
-        query["all"] = every
+        filters = {key: values for key, values in filters.items() if key in _OF_BUILDS}
+        query |= {"all": every, "keep-storage": keep}
     query |= lists.encoded(filters)
     return agent.json("POST", f"{DOCKER}/{kind}/prune", query=query, timeout=LONG)
 
@@ -203,4 +226,10 @@ VERBS = (
     Verb(name="info", help="show an agent and its host", arguments=_info_arguments, run=_info),
     Verb(name="df", help="show what images, containers and volumes take", arguments=_df_arguments, run=_df),
     Verb(name="prune", help="remove what nothing uses", arguments=_prune_arguments, run=_prune),
+    Verb(
+        name="builder prune",
+        help="remove the cache of builds",
+        arguments=_builder_arguments,
+        run=_builder,
+    ),
 )

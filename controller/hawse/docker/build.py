@@ -89,6 +89,20 @@ def output(text: str) -> Output:
     return Output(kind="local" if kind == "local" else "tar", path=path or "-")
 
 
+def cache_from(text: str) -> list[str]:
+    """An image's name."""
+    if "=" in text:
+        raise NotSupported(f"--cache-from {text} is not supported by hawse", hint="names of images are")
+    return [text]
+
+
+def progress(text: str) -> str:
+    """How the steps are shown."""
+    if text == "rawjson":
+        raise NotSupported("--progress rawjson is not supported by hawse", hint="auto, plain, tty and quiet are")
+    return values.chosen("auto", "plain", "tty", "quiet")(text)
+
+
 def _fields(text: str, known: Sequence[str]) -> dict[str, str]:
     try:
         [row] = csv.reader([text], strict=True)
@@ -125,6 +139,12 @@ BUILD = (
     ),
     Flag(name="target", metavar="STAGE", help="end with this stage"),
     Flag(name="no-cache", help="carry out every step"),
+    Flag(
+        name="cache-from",
+        metavar="IMAGE",
+        parse=cache_from,
+        help="an image on that host whose steps count as cached; may be repeated",
+    ),
     Flag(name="pull", help="ask registries for newer base images"),
     Flag(name="label", metavar="NAME=VALUE", parse=values.pair, help="a label of the image"),
     Flag(
@@ -139,7 +159,7 @@ BUILD = (
     Flag(
         name="progress",
         metavar="HOW",
-        parse=values.chosen("auto", "plain", "tty", "quiet"),
+        parse=progress,
         help="auto, plain, tty or quiet",
     ),
     Flag(name="quiet", short="q", help="say only the image's id"),
@@ -166,7 +186,7 @@ BUILD = (
     Flag(name="disable-content-trust", help="no signatures are checked; the default"),
     *(
         Flag(name=name, refused=True)
-        for name in ("cache-from", "cgroup-parent", "compress", "isolation", "security-opt", "squash")
+        for name in ("cgroup-parent", "compress", "isolation", "security-opt", "squash")
     ),
     *(Flag(name=name, refused=True) for name in _MADE_BY_BUILDKIT),
 )
@@ -199,6 +219,8 @@ def build_query(given: Given, dockerfile: str) -> Json:
         query["extrahosts"] = options["add-host"]
     if "build-arg" in options:
         query["buildargs"] = json.dumps(options["build-arg"])
+    if "cache-from" in options:
+        query["cachefrom"] = json.dumps(options["cache-from"])
     if "label" in options:
         query["labels"] = json.dumps(options["label"])
     if "ulimit" in options:

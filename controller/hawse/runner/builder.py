@@ -111,6 +111,15 @@ class Builder:
             raise HostRefused(error.message, hint="\n".join((*said, error.hint)).strip()) from error
 
 
+def check_context(build: Build) -> None:
+    """Raises InputError, which names the build, when its context or Dockerfile is not there."""
+    try:
+        work_of(build)
+    except HawseError as error:
+        error.at(f"build {build.reference}")
+        raise
+
+
 def work_of(build: Build) -> Context:
     """The context of a build; raises InputError for what is not there."""
     if build.text is not None:

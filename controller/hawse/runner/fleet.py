@@ -15,7 +15,7 @@ from hawse.playbook import Apply, GatherFacts, Memory, Play, Program, Run, batch
 from hawse.playbook.requests import Outcome, Step, planned_result, planned_results
 from hawse.report.console import Console, Progress
 from hawse.report.model import HostRecorder, RunReport
-from hawse.runner.builder import Builder
+from hawse.runner.builder import Builder, check_context
 from hawse.runner.session import Planned, Reach, Session, Steps
 from hawse.stack.build import Build
 from hawse_agent.errors import HawseError
@@ -258,6 +258,8 @@ def validate(plays: Sequence[Play], run: Run, connection: Callable[[Host], Conne
                 if isinstance(step, GatherFacts):
                     break
                 if isinstance(step, Apply):
+                    for build in (one for builds in step.builds.values() for one in builds):
+                        check_context(build)
                     steps.feed(planned_results(step.items, _unknowns(step.items)))
                 else:
                     steps.feed({step.id: planned_result(changed=True, unknown=True)})

@@ -319,6 +319,20 @@ def test_load_docker_archive(store: ImageStore, paths: Paths) -> None:
     assert kept(paths) == (4, 2, 0)
 
 
+def test_load_tells_of_the_archives_names_only(store: ImageStore) -> None:
+    configuration = config([sha256(BASE)])
+    image = commit(store, BASE, names=("elsewhere:1",))
+    for names, told in (
+        (["a:1"], "Loaded image: a:1"),
+        ([], f"Loaded image ID: {sha256(configuration)}"),
+        (["docker.io/library/b"], "Loaded image: b:latest"),
+    ):
+        data = imagefiles.docker_archive([(configuration, [BASE], names)])
+        [loaded] = loading.load(io.BytesIO(data), store)
+        assert (loaded.id, loading.told(loaded)) == (image.id, told)
+    assert set(store.get("a:1").repo_tags) == {"a:1", "b:latest", "elsewhere:1"}
+
+
 def test_load_reuses_a_layer_that_came_compressed(store: ImageStore, paths: Paths) -> None:
     commit(store, BASE, names=("base",))
     before = set(os.listdir(paths.blobs))

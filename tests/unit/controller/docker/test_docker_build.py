@@ -46,12 +46,13 @@ def given(line: str, table: Any = BUILD) -> Given:
             {"cpushares": 5, "cpuperiod": 1, "cpuquota": 2, "cpusetcpus": "0-1"},
         ),
         ("--ulimit nofile=1:2", {"ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}]}),
+        ("--cache-from a --cache-from b:2", {"cachefrom": ["a", "b:2"]}),
         ("--platform linux/amd64 --rm --force-rm", {"platform": "linux/amd64"}),
     ],
 )
 def test_the_query(line: str, query: dict[str, Any]) -> None:
     made = build_query(given(line), "D")
-    for name in ("buildargs", "labels", "ulimits"):
+    for name in ("buildargs", "labels", "ulimits", "cachefrom"):
         if name in made:
             made[name] = json.loads(made[name])
     assert made == {"dockerfile": "D", **query}
@@ -123,7 +124,6 @@ def test_outputs_that_are_refused(kind: str) -> None:
             "annotation",
             "attest",
             "build-context",
-            "cache-from",
             "cache-to",
             "cgroup-parent",
             "compress",
@@ -144,6 +144,12 @@ def test_outputs_that_are_refused(kind: str) -> None:
 def test_flags_that_are_refused_by_name(flag: str) -> None:
     with pytest.raises(NotSupported, match=f"--{flag} is not supported by hawse"):
         given(f"--{flag}=x .")
+
+
+@pytest.mark.parametrize("line", ["--progress rawjson", "--cache-from type=registry,ref=x"])
+def test_values_that_are_refused_by_name(line: str) -> None:
+    with pytest.raises(NotSupported, match=f"{line} is not supported by hawse"):
+        given(f"{line} .")
 
 
 def test_flags_of_images() -> None:
