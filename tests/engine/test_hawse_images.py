@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -15,13 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import busybox, isolation, registries
+from tests.support import busybox, imagefiles, isolation, registries
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.cli import Done, hawse, same
 from tests.support.registries import PASSWORD, USER, DebianRegistry
 
 from hawse.docker.credentials import DockerConfig, registry_config
 from hawse.fleet.connect import socket_agent
+from hawse.images.importer import import_archive
+from hawse.images.store import ImageStore
+from hawse_agent.distribution import manifest
 from hawse_agent.spec.host import HostSpec, ImageSource, Item, StackSpec
 
 pytestmark = [
@@ -143,6 +147,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield registry.address
 
 
+AS_USER = (f"--creds={USER}:{PASSWORD}",)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where hawse and docker keep what is theirs."""
@@ -252,6 +259,59 @@ def test_the_controller_holds_what_it_has_pulled(
     assert name in out(agent, "image", "load", "-i", str(target))
     assert name in out(agent, "image", "load", input=target.read_bytes())
     assert out(agent, "image", "prune") == "Total reclaimed space: 0B\n"
+
+
+def test_what_is_held_here_is_pushed(agent: AgentUnderTest, guarded: str, home: Path) -> None:
+    name, index = f"{guarded}/theirs:1", f"{guarded}/many:1"
+    store = ImageStore(home / "hawse/images")
+    layer = imagefiles.files({"a": "1" * 100_000})
+    held = [
+        import_archive(
+            store,
+            written(home, imagefiles.docker_archive([(config(layer, architecture), [layer], [one])])),
+        )[0].variants[0]
+        for architecture, one in (("amd64", name), ("arm64", "other:1"))
+    ]
+    store.add_index([index], {one.manifest: manifest.parse_platform(one.platform) for one in held})
+    denied = hawse(agent.socket, "image", "push", name, code=None)
+    assert denied.code == 1 and "no basic auth credentials" in denied.stderr
+    hawse(agent.socket, "login", "-u", USER, "--password-stdin", guarded, input=PASSWORD.encode())
+
+    first, *_, said, last = out(agent, "image", "push", name).splitlines()
+    digest = held[0].manifest
+    assert first == f"The push refers to repository [{guarded}/theirs]"
+    assert said.startswith(f"1: digest: {digest} size: ") and last == f"{guarded}/theirs@{digest}"
+    assert "Layer already exists" in out(agent, "image", "push", name)
+    assert out(agent, "image", "push", "-q", index) == f"{guarded}/many@{store.top(index)}\n"
+    for one, kept in ((name, digest), (index, store.top(index))):
+        raw = skopeo("inspect", "--raw", "--tls-verify=false", *AS_USER, f"docker://{one}")
+        assert f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}" == kept
+    out(agent, "pull", "-q", index)
+    assert agent.client.images.get(index).id == held[0].id
+    assert "no such image here" in refused(agent, "image", "push", f"{guarded}/nowhere:1").stderr
+    assert "digest" in refused(agent, "image", "push", f"{guarded}/theirs@{digest}").stderr
+
+
+def test_what_only_this_machines_agent_has_is_fetched_and_sent(agent: AgentUnderTest, home: Path) -> None:
+    identity = agent.client.images.get(BUSYBOX).id
+    done = hawse(agent.socket, "image", "send", BUSYBOX)
+    assert done.stdout == f"localhost: {BUSYBOX} is {identity[:19]}, 0 B sent\n"
+    assert done.stderr == f"{BUSYBOX} is fetched from this machine's agent, and held here\n"
+    again = hawse(agent.socket, "image", "send", BUSYBOX)
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+    for name in (identity[7:19], "nowhere"):
+        assert "no such image here" in refused(agent, "image", "send", name).stderr
+
+
+def config(layer: bytes, architecture: str) -> bytes:
+    made = json.loads(imagefiles.config([imagefiles.sha256(layer)]))
+    return json.dumps({**made, "architecture": architecture}).encode()
+
+
+def written(directory: Path, data: bytes) -> Path:
+    path = directory / "archive.tar"
+    path.write_bytes(data)
+    return path
 
 
 def skopeo(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""`image ls pull import load save inspect send rm prune`: images that the controller holds.
+"""`image ls pull push import load save inspect send rm prune`: images that the controller holds.
 
 Hosts that cannot reach a registry get them from here: `send` and stacks send what a host lacks. With -H,
 `ls`, `inspect`, `rm`, `prune` are about images of hosts.
@@ -127,6 +127,37 @@ def _pull(context: Context, options: argparse.Namespace) -> int:
     return 0
 
 
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only how it ended")
+    parser.add_argument("names", nargs="+", metavar="NAME[:TAG]")
+
+
+def _push(context: Context, options: argparse.Namespace) -> int:
+    from hawse.images.push import push
+    from hawse.report.messages import Message, plain
+    from hawse_agent.distribution import reference
+    from hawse_agent.distribution.credentials import NOBODY
+
+    if context.options.hosts:
+        raise InputError("image push is about images held here", hint="hawse -H PATTERN push")
+    for text in options.names:
+        name = reference.parse(text)
+        credentials = context.registries.get(name.registry) or NOBODY
+        with context.console.layers(["here"]) as board:
+
+            def show(message: Message) -> None:
+                if options.quiet:
+                    return
+                if board is not None:
+                    board.message("here", message)
+                else:
+                    context.stdout.write(plain(message))
+
+            digest = push(context.registry_client, context.images, name, credentials, progress=show)
+        context.print(f"{name.name}@{digest}")
+    return 0
+
+
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="archive of docker save or of OCI tools, or a root tar"
@@ -245,8 +276,21 @@ def _send_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _send(context: Context, options: argparse.Namespace) -> int:
-    image = context.images.named(options.name)
+    image = context.images.find(options.name) or _fetched(context, options.name)
     return send_to(context, image, options.pattern)
+
+
+def _fetched(context: Context, name: str) -> StoredImage:
+    """From this machine's agent, if it has an image of this name; else `NotFound`."""
+    from hawse.images.fetch import fetch
+
+    agent = context.listening_agent()
+    if agent is not None:
+        with agent:
+            if agent.has_name(name):
+                context.warn(f"{familiar(name)} is fetched from this machine's agent, and held here")
+                return fetch(agent, context.images, name, name)
+    return context.images.named(name)
 
 
 def send_to(context: Context, image: StoredImage, pattern: str = "") -> int:
@@ -330,6 +374,12 @@ VERBS = (
         help="fetch an image from a registry, to be held here",
         arguments=_pull_arguments,
         run=_pull,
+    ),
+    Verb(
+        name="image push",
+        help="bring an image held here to its registry",
+        arguments=_push_arguments,
+        run=_push,
     ),
     Verb(
         name="image import",

@@ -49,7 +49,15 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "network": ("network ls",),
     "volume": ("volume ls", "volume backup", "volume restore"),
     "image": (
-        *("image ls", "image pull", "image import", "image load", "image save", "image inspect"),
+        *(
+            "image ls",
+            "image pull",
+            "image push",
+            "image import",
+            "image load",
+            "image save",
+            "image inspect",
+        ),
         *("image send", "image rm", "image prune"),
     ),
     "ssh": ("ssh",),

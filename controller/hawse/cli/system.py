@@ -184,9 +184,15 @@ def confirmed(
 
 
 def prune(
-    context: Context, places: list[Place], kinds: list[str], filters: dict[str, list[str]], *, every: bool, keep: int = 0
+    context: Context,
+    places: list[Place],
+    kinds: list[str],
+    filters: dict[str, list[str]],
+    *,
+    every: bool,
+    keep: int = 0,
 ) -> int:
-    """Removes what nothing uses, kind by kind; says what went. `keep`: bytes of builds' cache that may stay."""
+    """Removes what nothing uses, kind by kind; says what went. `keep`: so many bytes of builds may stay."""
     found, code = ask(
         context, places, lambda agent: {kind: _pruned(agent, kind, filters, every, keep) for kind in kinds}
     )

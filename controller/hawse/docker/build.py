@@ -99,7 +99,9 @@ def cache_from(text: str) -> list[str]:
 def progress(text: str) -> str:
     """How the steps are shown."""
     if text == "rawjson":
-        raise NotSupported("--progress rawjson is not supported by hawse", hint="auto, plain, tty and quiet are")
+        raise NotSupported(
+            "--progress rawjson is not supported by hawse", hint="auto, plain, tty and quiet are"
+        )
     return values.chosen("auto", "plain", "tty", "quiet")(text)
 
 

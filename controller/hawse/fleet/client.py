@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hawse.fleet.http import Body, HttpConnection, Response
 from hawse.fleet.stream import Preamble, Stream
+from hawse_agent.distribution.reference import canonical
 from hawse_agent.errors import (
     Conflict,
     HawseError,
@@ -273,6 +274,14 @@ class AgentClient:
             return str(_mapping(self.json("GET", f"{image_path(name)}/json"))["Id"])
         except NotFound:
             return None
+
+    def has_name(self, name: str) -> bool:
+        """Whether the host has an image of this very name; an id is none."""
+        try:
+            image = _mapping(self.json("GET", f"{image_path(name)}/json"))
+        except NotFound:
+            return False
+        return canonical(name) in map(canonical, image.get("RepoTags") or ())
 
     def image_layers(self, name: str) -> tuple[str, list[Json]]:
         """An image's id, and its layers: mediaType, digest, size, diff_id."""

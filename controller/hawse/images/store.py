@@ -116,6 +116,11 @@ class ImageStore:
         """What a stack says about its image; `NotFound` when it is not kept here."""
         return self.named(reference).source()
 
+    def top(self, reference: str) -> str:
+        """Digest of the manifest or index that has this name; `NotFound` when it is not kept here."""
+        name = self.named(reference).reference
+        return next(str(entry["digest"]) for entry in self._index() if entry["annotations"][_NAME] == name)
+
     def layers(self) -> dict[str, dict[str, Any]]:
         """The layers of all images by what is in them: diff_id → descriptor of the blob."""
         found: dict[str, dict[str, Any]] = {}

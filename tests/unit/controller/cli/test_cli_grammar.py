@@ -171,7 +171,7 @@ def test_secrets_of_other_verbs_are_not_kept(verb: str, words: list[str]) -> Non
 def test_completion_knows_the_verbs_about_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-    for verb in ("pull", "push", "search", "login", "commit", "build"):
+    for verb in ("pull", "push", "search", "login", "commit", "build", "builder prune", "image push"):
         assert f"        {verb!r}) words=" in script
     assert "--no-cache" in script and "'image send') words=" in script and "--all-platforms" in script
 

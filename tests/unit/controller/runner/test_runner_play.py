@@ -37,6 +37,20 @@ def test_mistakes_are_found_before_the_first_connection(scene: Scene) -> None:
     assert scene.reach.connected == []
 
 
+def test_a_builds_context_that_is_missing_is_found_before_the_first_connection(scene: Scene) -> None:
+    stack = "services: {web: {build: {context: app}, command: [x]}}\n"
+    (scene.directory / "shop.yaml").write_text(stack)
+    tasks = f"{COPY}\n- stack: {{src: shop.yaml, name: shop}}"
+    with pytest.raises(InputError, match=r"build shop-web: .*app is no directory"):
+        scene.tasks(tasks)
+    (scene.directory / "app").mkdir()
+    with pytest.raises(InputError, match=r"build shop-web: no such Dockerfile: .*app/Dockerfile"):
+        scene.tasks(tasks)
+    with pytest.raises(InputError, match="build shop-web"):
+        scene.tasks(tasks, check=True)
+    assert scene.reach.connected == []
+
+
 def test_facts_are_asked_for_only_when_something_needs_them(scene: Scene) -> None:
     scene.tasks('- copy: {dest: /name, content: "{{ ansible_hostname }}"}')
     assert scene["w2"].asked == ["facts", "plan", "apply"] and scene["w2"].files["/name"] == "w2"
