@@ -36,8 +36,7 @@ NO_TESTS = 5
 """pytest's exit code when everything was deselected."""
 _TELL_EVERY = 30.0
 LONGEST = 900.0
-"""Seconds after which a file is ended: it hangs. Before that, pytest shows where a test does."""
-_HANGS = 300
+"""Seconds after which a file is ended: it hangs, and shows where."""
 _COUNT = re.compile(r"(\d+) (passed|failed|skipped|error|xfailed|xpassed)")
 
 
@@ -49,7 +48,7 @@ class Part:
     session: bool
 
     def command(self, options: Sequence[str]) -> list[str]:
-        own = ("-q", "-ra", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={_HANGS}")
+        own = ("-q", "-ra", "-p", "no:cacheprovider", "-p", "tests.support.whereabouts")
         pytest = [sys.executable, "-m", "pytest", *own, *options, self.path]
         return [sys.executable, "-m", "tests.support.isolation", "--", *pytest] if self.session else pytest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,8 +86,33 @@ def test_what_runs_ends_with_the_runner(number: signal.Signals, tmp_path: Path) 
 
 def test_one_that_hangs_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setattr(sidebyside, "_TELL_EVERY", 0.2)
     project(tmp_path, stuck="import time\ndef test_stuck(): time.sleep(60)\n")
     (result,) = sidebyside.run(sidebyside.parts(["tests/unit/stuck"]), (), 1, longest=0.4)
     assert result.code == -signal.SIGTERM and result.seconds < 20
     assert "FAILED tests/unit/stuck: exit code -15" in sidebyside.summary([result], 1.0)
+
+
+def test_one_that_is_ended_says_where_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    stuck = "import time\ndef test_stuck():\n    open('fifo', 'w').close()\n    time.sleep(60)\n"
+    project(tmp_path, stuck=stuck)
+    command = Part(path="tests/unit/stuck", session=False).command(())
+    output = tmp_path / "output"
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=file, stderr=file) as run,
+    ):
+        (tmp_path / "fifo").read_text()
+        run.terminate()
+        assert run.wait(20) == -signal.SIGTERM
+    assert re.search(r"test_stuck.py., line [34] in test_stuck", output.read_text())
+
+
+def test_pytest_has_no_thread_that_watches(tmp_path: Path) -> None:
+    """The kernel lets only a process of one thread come back from a mount namespace."""
+    project(tmp_path, one="import os\ndef test_one(): assert len(os.listdir('/proc/self/task')) == 1\n")
+    command = Part(path="tests/unit/one", session=False).command(())
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
