@@ -96,14 +96,17 @@ def test_a_sealed_copy_cannot_be_written_once_it_has_ended(
     command = [interpreter, "-c", TELL]
     package = str(Path(sealed.__file__).parents[2])
     reader, writer = os.pipe()
+    waits, ends = os.pipe()  # pytest's own stdin is empty: it would end at once
     pid = os.fork()
     if pid == 0:
         try:
+            os.dup2(waits, 0)
             os.dup2(writer, 1)
             os.execve(fd, command, {"PYTHONPATH": package})
         finally:
             os._exit(1)
     os.close(writer)
+    os.close(waits)
     held = -1
     try:
         with open(reader) as output:
@@ -112,6 +115,7 @@ def test_a_sealed_copy_cannot_be_written_once_it_has_ended(
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
+        os.close(ends)
         os.close(fd)
     try:
         assert refusal(f"/proc/self/fd/{held}") == expected
