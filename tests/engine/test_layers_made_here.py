@@ -167,7 +167,7 @@ def test_a_socket_is_left_out(place: Place) -> None:
 def test_what_nobody_takes_goes_with_the_hold(place: Place, upper: Path) -> None:
     with place.store.hold() as hold:
         layer = place.store.add_layer(upper, hold)
-        assert place.store.known_layer(layer.diff_id) == layer
+        assert place.store.known_layer(layer.diff_id, hold) == layer
         assert counts(place) == (1, 1, 0)
     assert counts(place) == (0, 0, 0)
     with pytest.raises(NotFound):
@@ -184,7 +184,8 @@ def test_kept_layers_outlive_restarts_and_images(place: Place, upper: Path) -> N
     place.store.remove("made", in_use=lambda image_id: [])
     again = ImageStore(place.paths, place.state)
     assert again.kept_layers() == {"cache:1": [layer], "cache:2": [layer]}
-    assert again.known_layer(layer.diff_id) == layer
+    with again.hold() as hold:
+        assert again.known_layer(layer.diff_id, hold) == layer
     again.drop_layers("cache:1")
     assert counts(place) == (1, 1, 0)
     image = again.create(config([layer.diff_id]), [layer.blob])

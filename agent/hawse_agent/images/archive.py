@@ -11,7 +11,8 @@ import json
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hawse_agent.distribution import manifest, reference
@@ -73,12 +74,24 @@ def _imported(config: Mapping[str, Any], diff_id: str, comment: str) -> bytes:
 def save(store: ImageStore, names: Iterable[str]) -> Iterator[bytes]:
     """One tar of these images, docker archive and OCI layout in one. A name without a tag is all its tags.
 
-    Raises NotFound before the first byte.
+    They stay until the last byte, or until what is returned is closed. Raises NotFound before the first byte.
     """
-    saved = _selected(store, names)
-    if not saved:
-        raise InputError("no image to save is named")
-    return _write(store, saved)
+    pieces = _saved(store, list(names))
+    next(pieces)
+    return pieces
+
+
+def _saved(store: ImageStore, names: Sequence[str]) -> Iterator[bytes]:
+    """First an empty piece: from then on the images are held."""
+    with ExitStack() as held:
+        saved = [
+            replace(entry, image=held.enter_context(store.using(entry.image.id)))
+            for entry in _selected(store, names)
+        ]
+        if not saved:
+            raise InputError("no image to save is named")
+        yield b""
+        yield from _write(store, saved)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ class Hold:
         self.blobs: set[str] = set()
         self.fresh: set[str] = set()
         """Those that came with it."""
-        self.layers: dict[str, Layer] = {}
-        """By diff_id."""
+        self.layers: dict[tuple[str, str], Layer] = {}
+        """By diff_id and digest: each blob was seen to hold that very layer."""
 
     def add_blobs(self, digests: Iterable[str], *, fresh: bool = False) -> None:
         """`fresh`: they go with the hold, unless somebody names them by then."""
@@ -32,5 +32,5 @@ class Hold:
 
     def add_layer(self, layer: Layer) -> None:
         with self._lock:
-            self.layers[layer.diff_id] = layer
+            self.layers[layer.diff_id, layer.digest] = layer
             self.blobs.add(layer.digest)

@@ -20,6 +20,7 @@ from pathlib import Path
 from hawse_agent.errors import InputError, OutOfSpace, ProtocolError
 from hawse_agent.images.compression import Ahead, Readable, plain
 from hawse_agent.images.extract import Extractor
+from hawse_agent.images.image import Layer
 from hawse_agent.images.tar import Entry, TarError, TarReader
 
 OPAQUE = "trusted.overlay.opaque"
@@ -28,6 +29,7 @@ WHITEOUT_OPAQUE = ".wh..wh..opq"
 _WHITEOUT_META = ".wh..wh."
 """aufs kept its own files under such names; Docker skips them."""
 
+_PIECE = 1 << 20
 _SHOWN = 200
 _LEFT_FREE = 256 << 20
 _ENTRIES_BETWEEN_LOOKS = 4096
@@ -129,10 +131,20 @@ class Room:
             yield piece
 
 
+def inflate(blob: Readable, *, known: Layer) -> Unpacked:
+    """What unpacking the blob of a layer would tell that is here already. Raises ProtocolError as soon as
+    there is more inside than the layer has."""
+    source = _Hashed(plain(blob))
+    while source.read(_PIECE):
+        if source.size > known.tar_size:
+            raise ProtocolError(f"it holds more than the {known.tar_size} bytes of {known.diff_id}")
+    return Unpacked(diff_id=source.digest, tar_size=source.size, content_size=known.content_size)
+
+
 def digest_plain(blob: Readable) -> tuple[str, int]:
     """The diff_id and the size of what is inside a blob, without unpacking it."""
     source = _Hashed(plain(blob))
-    while source.read(1 << 20):
+    while source.read(_PIECE):
         pass
     return source.digest, source.size
 

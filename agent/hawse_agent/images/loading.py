@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -36,6 +36,9 @@ from hawse_agent.images.tar import TarError, TarReader, is_tar
 _BLOBS = "blobs/sha256/"
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _MAX_FILES = 1 << 16
+_MAX_NAME = 1 << 10
+_MAX_NAMES = 8 << 20
+"""Bytes of all names of files, which are kept until the end."""
 _PIECE = 1 << 20
 _START = 512
 _WORKERS = 2
@@ -90,20 +93,24 @@ class _Archive:
 
     def receive(self, stream: Readable) -> None:
         reader = TarReader(plain(stream))
+        names = 0
         try:
             for entry in reader:
-                name = posixpath.normpath(entry.name.lstrip("/"))
+                name = _bounded(entry.name)
                 if entry.kind == "symlink":
-                    beside = posixpath.dirname(name)
-                    self._links[name] = posixpath.normpath(posixpath.join(beside, entry.link))
+                    self._links[name] = _bounded(posixpath.join("/", posixpath.dirname(name), entry.link))
                 elif entry.kind == "hardlink":
-                    self._links[name] = posixpath.normpath(entry.link.lstrip("/"))
+                    self._links[name] = _bounded(entry.link)
                 elif entry.kind == "file":
                     if entry.segments is not None:
                         raise InputError(f"{name} in the archive is a sparse file")
                     self._receive_file(name, entry.size, reader)
-                if len(self.files) + len(self._links) > _MAX_FILES:
-                    raise InputError(f"the archive has more than {_MAX_FILES} files: no archive of images")
+                names += len(name) + len(self._links.get(name, ""))
+                if len(self.files) + len(self._links) > _MAX_FILES or names > _MAX_NAMES:
+                    raise InputError(
+                        f"the archive has more than {_MAX_FILES} files, or {_MAX_NAMES >> 20} MB of names: "
+                        "no archive of images"
+                    )
             reader.drain()
         except (TarError, EOFError) as error:
             raise InputError(f"this is no whole archive of images: {error}") from error
@@ -170,6 +177,13 @@ class _Archive:
         return arriving
 
 
+def _bounded(name: str) -> str:
+    """Of a file in the archive, from its top."""
+    if len(name) > _MAX_NAME:
+        raise InputError(f"{name[:60]}…: no archive of images has names of more than {_MAX_NAME} characters")
+    return posixpath.normpath(name.lstrip("/"))
+
+
 def _first(pieces: Iterator[bytes], size: int) -> bytes:
     start = b""
     while len(start) < size and (piece := next(pieces, b"")):
@@ -205,6 +219,7 @@ def _docker_images(archive: _Archive, store: ImageStore, hold: Hold) -> Iterator
         names, tags = entry.get("Layers") or [], entry.get("RepoTags") or []
         if not _are_texts(names) or not _are_texts(tags):
             raise InputError("manifest.json is damaged: Layers and RepoTags are lists of texts")
+        _check_names(tags)
         config = archive.read(entry["Config"])
         wanted = diff_ids(parse_json(config, entry["Config"]), entry["Config"])
         if len(names) != len(wanted):
@@ -215,13 +230,21 @@ def _docker_images(archive: _Archive, store: ImageStore, hold: Hold) -> Iterator
         yield _named(store.create(config, blobs, tags), tags)
 
 
+def _check_names(names: Iterable[str]) -> None:
+    """Whoever made the archive may say what its images are called here, but not what a registry has under a
+    digest: that is only noted when it was seen there."""
+    for name in names:
+        if reference.parse(name).digest:
+            raise InputError(f"invalid tag {name!r}: an archive names images NAME:TAG, never by a digest")
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _layer(archive: _Archive, store: ImageStore, hold: Hold, name: str, diff_id: str) -> Descriptor:
     """The blob that the host already has of this layer, else the archive's."""
-    known = store.known_layer(diff_id)
+    known = store.known_layer(diff_id, hold)
     if known is not None:
         return known.blob
     return described(store, hold, archive.digest(name))
@@ -262,7 +285,8 @@ def _oci_images(archive: _Archive, store: ImageStore) -> Iterator[Image]:
     names: dict[str, list[str]] = {}
     for entry in fitting:
         digest = manifest.descriptor(entry, "index.json").digest
-        names.setdefault(digest, []).extend(_names(entry))
+        names.setdefault(digest, []).extend(found := _names(entry))
+        _check_names(found)
     for digest, references in names.items():
         yield _named(store.commit_manifest(digest, references), references)
 
@@ -271,7 +295,7 @@ def _named(image: Image, names: Iterable[str]) -> Image:
     return replace(image, repo_tags=tuple(dict.fromkeys(map(reference.familiar, names))))
 
 
-def _names(entry: Mapping[str, Any]) -> Iterable[str]:
+def _names(entry: Mapping[str, Any]) -> Sequence[str]:
     annotations = entry.get("annotations")
     if not isinstance(annotations, dict):
         return []

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from hawse_agent.distribution import manifest
@@ -182,8 +183,7 @@ class _Pull:
         self._store.blobs.put(self._found.document.data)
         absent = []
         for layer in self._layers():
-            here = self._store.known_layer(layer.diff_id)
-            if here is not None and here.digest == layer.digest:
+            if self._store.known_layer(layer.diff_id, self._hold, partial(_is_of_blob, layer.digest)):
                 self._tell(layer, "Already exists")
             else:
                 self._tell(layer, "Pulling fs layer")
@@ -350,6 +350,10 @@ class _Pull:
     def _tell(self, layer: Layer, status: str, **detail: int) -> None:
         with self._telling:
             self._progress({"status": status, "progressDetail": detail, "id": layer.digest[7:19]})
+
+
+def _is_of_blob(digest: str, layer: Layer) -> bool:
+    return layer.digest == digest
 
 
 class _Incoming:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,13 +91,14 @@ class Pushes:
         credentials: Credentials,
         cancel: Cancel | None,
     ) -> list[Pushed]:
-        images = [self._image(name, tag) for tag in tags]
         sources = self._sources(name)
         mounts = sorted({path for paths in sources.values() for path in paths})[:_MOST_MOUNTS]
         with (
+            ExitStack() as held,
             self._client.repository(name, credentials, push=True, mounts_from=mounts) as repository,
             (cancel or Cancel()).calling(repository.stop),
         ):
+            images = [held.enter_context(self._image(name, tag)) for tag in tags]
             return [
                 _Push(
                     parallel=self._client.settings.parallel,
@@ -108,11 +110,16 @@ class Pushes:
                 for image, tag in zip(images, tags, strict=True)
             ]
 
-    def _image(self, name: Reference, tag: str) -> Image:
-        try:
-            return self._store.get(f"{name.name}:{tag}")
-        except NotFound:
-            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}") from None
+    @contextmanager
+    def _image(self, name: Reference, tag: str) -> Iterator[Image]:
+        """Nobody removes it meanwhile."""
+        with ExitStack() as held:
+            try:
+                image = held.enter_context(self._store.using(f"{name.name}:{tag}"))
+            except NotFound:
+                shown = name.familiar_name
+                raise NotFound(f"An image does not exist locally with the tag: {shown}") from None
+            yield image
 
     def _sources(self, name: Reference) -> dict[str, list[str]]:
         """Repositories of the same registry that have a blob, by its digest: pulled from there, or pushed
@@ -218,7 +225,7 @@ class _Push:
         plain = {layer.diff_id: layer for layer in image.layers if layer.diff_id not in found}
 
         def compress(layer: Layer) -> None:
-            known = self._store.known_layer(layer.diff_id, wanted=lambda other: not _is_plain(other))
+            known = self._store.known_layer(layer.diff_id, hold, lambda other: not _is_plain(other))
             if known is None:
                 known = self._gzip(layer, hold)
             hold.add_blobs([known.digest])

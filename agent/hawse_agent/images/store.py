@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -177,16 +177,19 @@ class ImageStore:
 
     @contextmanager
     def using(self, name: str) -> Iterator[Image]:
-        """The image of that name, which nobody removes while the block runs. Raises NotFound."""
-        with self._lock:
-            image = self.get(name)
-            self._in_hand[image.id] += 1
-            self.touch(image.id)
-        try:
-            yield image
-        finally:
+        """The image of that name: while the block runs nobody removes it, nor a blob of it, even if another
+        takes the blob's place. Raises NotFound."""
+        with self.hold() as hold:
             with self._lock:
-                self._in_hand[image.id] -= 1
+                image = self.get(name)
+                self._in_hand[image.id] += 1
+                hold.add_blobs([image.id, image.manifest, *(layer.digest for layer in image.layers)])
+                self.touch(image.id)
+            try:
+                yield image
+            finally:
+                with self._lock:
+                    self._in_hand[image.id] -= 1
 
     def touch(self, image_id: str) -> None:
         """It is used now. The time is kept at its configuration, where no record has to be written for it."""
@@ -253,8 +256,10 @@ class ImageStore:
                 content_size=unpacked.content_size,
             )
             with self._unpacking.turn(layer.diff_id):
-                if self._known(layer.diff_id, hold) is None:
+                if self._known(layer, hold) is None:
                     self._publish(directory, layer, hold)
+                else:
+                    hold.add_layer(layer)
         return layer
 
     def may_have(self, size: int) -> bool:
@@ -314,7 +319,7 @@ class ImageStore:
         if not take:
             return self._unpacked(layer, hold)
         with self._unpacking.turn(diff_id):
-            if (known := self._known(diff_id, hold)) is None:
+            if (known := self._known(layer, hold)) is None:
                 with self._lock:
                     reach("layer: rename")
                     self._directories.publish(upper, diff_id)
@@ -336,10 +341,12 @@ class ImageStore:
         documents = {digest for image_id, record in records for digest in (image_id, record.manifest)}
         return sum(map(self.blobs.disk_usage, documents))
 
-    def known_layer(self, diff_id: str, wanted: Callable[[Layer], bool] = lambda layer: True) -> Layer | None:
-        """A layer that somebody has already, whatever blob it came as."""
+    def known_layer(
+        self, diff_id: str, hold: Hold, wanted: Callable[[Layer], bool] = lambda layer: True
+    ) -> Layer | None:
+        """A layer that somebody has already, whatever blob it came as; held then."""
         with self._lock:
-            return next(
+            known = next(
                 (
                     layer
                     for layer in self._named_layers()
@@ -348,6 +355,9 @@ class ImageStore:
                 ),
                 None,
             )
+            if known is not None:
+                hold.add_layer(known)
+            return known
 
     # -- layers that are kept without an image -------------------------------------------------------
 
@@ -381,9 +391,7 @@ class ImageStore:
     def forget_blobs(self, digests: Iterable[str]) -> None:
         """Delete those that no image names."""
         with self._lock:
-            wanted = self._wanted_blobs()
-            for digest in set(digests) - wanted:
-                self.blobs.delete(digest)
+            self._drop_blobs(set(digests))
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -532,11 +540,19 @@ class ImageStore:
     def _collect(self, blobs: set[str], diff_ids: set[str]) -> Sequence[Path]:
         """Those that nobody names; returns what remains to be buried. Under the lock."""
         reach("rmi: blobs")
-        for digest in blobs - self._wanted_blobs():
-            self.blobs.delete(digest)
+        self._drop_blobs(blobs)
         reach("rmi: layers")
         gone = diff_ids - {layer.diff_id for layer in self._named_layers()}
         return [self._directories.take_away(diff_id) for diff_id in sorted(gone)]
+
+    def _drop_blobs(self, digests: set[str]) -> None:
+        """Those that are held alone go with the last hold."""
+        for digest in digests - self._named_blobs():
+            holders = [hold for hold in self._holds if digest in hold.blobs]
+            for hold in holders:
+                hold.fresh.add(digest)
+            if not holders:
+                self.blobs.delete(digest)
 
     def _bury(self, graves: Sequence[Path]) -> None:
         reach("rmi: files")
@@ -584,14 +600,21 @@ class ImageStore:
         return record
 
     def _unpacked(self, layer: Layer, hold: Hold, incoming: Incoming | None = None) -> Layer:
-        """The layer with its sizes, unpacked and held. One that is here already is taken by its diff_id; that
-        its new blob holds the same is not looked at."""
+        """The layer with its sizes, unpacked and held. Of one that is here already the new blob is only seen
+        to hold the same: whoever gets that layer from us may get it of this blob."""
         with self._unpacking.turn(layer.diff_id):
-            known = self._known(layer.diff_id, hold)
+            known = self._known(layer, hold)
             if known is None:
                 with self._to_fill() as directory:
-                    known = self._unpack(layer, directory, incoming)
+                    known = self._read(layer, incoming, partial(layers.unpack, directory=directory))
                     self._publish(directory, known, hold)
+            elif known.digest != layer.digest:
+                if layer.digest != layer.diff_id:
+                    self._read(layer, incoming, partial(layers.inflate, known=known))
+                elif incoming:
+                    incoming.wait()
+                known = replace(layer, tar_size=known.tar_size, content_size=known.content_size)
+                hold.add_layer(known)
         return replace(layer, tar_size=known.tar_size, content_size=known.content_size)
 
     def _to_fill(self) -> AbstractContextManager[Path]:
@@ -604,19 +627,23 @@ class ImageStore:
             self._directories.publish(directory, layer.diff_id)
             hold.add_layer(layer)
 
-    def _known(self, diff_id: str, hold: Hold) -> Layer | None:
-        """A layer that somebody has; the hold has it as well then."""
+    def _known(self, layer: Layer, hold: Hold) -> Layer | None:
+        """The layer that somebody has, if possible of the same blob; the hold has it as well then."""
         with self._lock:
-            known = next((layer for layer in self._named_layers() if layer.diff_id == diff_id), None)
-            if known is not None:
-                hold.add_layer(known)
+            same = [known for known in self._named_layers() if known.diff_id == layer.diff_id]
+            if not same:
+                return None
+            known = next((known for known in same if known.digest == layer.digest), same[0])
+            hold.add_layer(known)
             return known
 
-    def _unpack(self, layer: Layer, directory: Path, incoming: Incoming | None) -> Layer:
+    def _read(
+        self, layer: Layer, incoming: Incoming | None, read: Callable[[Readable], layers.Unpacked]
+    ) -> Layer:
         source = incoming.reader() if incoming else self.blobs.open(layer.digest)
         try:
             with disk(f"unpack layer {layer.digest}"), source as blob:
-                unpacked = layers.unpack(blob, directory)
+                unpacked = read(blob)
             if incoming:
                 incoming.wait()
             if unpacked.diff_id != layer.diff_id:
@@ -652,9 +679,9 @@ class ImageStore:
     def _end(self, hold: Hold) -> None:
         with self._lock:
             self._holds.remove(hold)
-            for other in self._holds:  # who has it as well decides later
-                other.fresh |= hold.fresh & other.blobs
-            graves = self._collect(hold.fresh, set(hold.layers))
+            if not hold.fresh and not hold.layers:
+                return
+            graves = self._collect(hold.fresh, {diff_id for diff_id, _ in hold.layers})
         self._bury(graves)
 
     # -- internals -------------------------------------------------------------------------------
@@ -697,13 +724,12 @@ class ImageStore:
         for _, layer in self._kept_layers():
             yield layer
 
-    def _wanted_blobs(self) -> set[str]:
-        wanted = {layer.digest for layer in self._named_layers()}
+    def _named_blobs(self) -> set[str]:
+        """Of images and of layers that are kept."""
+        named = {layer.digest for _, layer in self._kept_layers()}
         for image_id, record in self._records().items():
-            wanted |= {image_id, record.manifest}
-        for hold in self._holds:
-            wanted |= hold.blobs
-        return wanted
+            named |= {image_id, record.manifest, *(layer.digest for layer in record.layers)}
+        return named
 
     def _layer_sizes(self) -> dict[str, int]:
         return {layer.diff_id: layer.content_size for layer in self._named_layers()}
@@ -712,7 +738,7 @@ class ImageStore:
         """Litter of a crash: partial files, layers that no record names, blobs that nobody came back for."""
         self._directories.sweep(self._layer_sizes().keys())
         with disk("clear the blobs"):
-            self.blobs.sweep(self._wanted_blobs(), time.time() - _UNCLAIMED_BLOB_SECONDS)
+            self.blobs.sweep(self._named_blobs(), time.time() - _UNCLAIMED_BLOB_SECONDS)
 
 
 @lru_cache(maxsize=512)

@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import imagefiles
@@ -411,6 +412,113 @@ def test_archives_that_are_refused_leave_nothing(
     with pytest.raises(error, match=message):
         loading.load(io.BytesIO(data), store)
     assert (kept(paths), store.list()) == ((0, 0, 0), [])
+
+
+@pytest.mark.parametrize("name", ["nginx@sha256:" + "ab" * 32, "nginx:1@sha256:" + "ab" * 32])
+def test_an_archive_cannot_say_what_a_registry_has(store: ImageStore, paths: Paths, name: str) -> None:
+    configuration = config([sha256(BASE)])
+    document = manifest(configuration, [BASE])
+    entry = descriptor(document, imagefiles.MANIFEST, annotations={"io.containerd.image.name": name})
+    for data in (
+        imagefiles.docker_archive([(configuration, [BASE], [name])]),
+        imagefiles.oci_archive([entry], [BASE, configuration, document]),
+    ):
+        with pytest.raises(InputError, match="never by a digest"):
+            loading.load(io.BytesIO(data), store)
+    assert (kept(paths), store.list()) == ((0, 0, 0), [])
+
+
+@pytest.mark.parametrize("kind", ["symlink", "file"])
+def test_names_of_an_archives_files_are_bounded(store: ImageStore, kind: str) -> None:
+    def archive_of(count: int, size: int) -> bytes:
+        names = [f"{number:0{size}}" for number in range(count)]
+        entries = [
+            imagefiles.symlink("x", name) if kind == "symlink" else imagefiles.entry(name, b"")
+            for name in names
+        ]
+        return imagefiles.tar(*entries)
+
+    with pytest.raises(InputError, match="names of more than 1024"):
+        loading.load(io.BytesIO(archive_of(1, 1025)), store)
+    with pytest.raises(InputError, match="MB of names"):
+        loading.load(io.BytesIO(archive_of(8400, 1000)), store)
+
+
+def test_a_blob_is_not_taken_for_a_layer_that_it_does_not_hold(store: ImageStore, paths: Paths) -> None:
+    """Else who saves or pushes an image of his own sends that blob for its layer."""
+    mine = commit(store, BASE, names=("mine",))
+    before = kept(paths)
+    wrong = gzip.compress(files({"etc/base": "evil"}), mtime=0)
+    bomb = gzip.compress(bytes(1 << 24), mtime=0)
+    for blob in (wrong, bomb):
+        configuration = config([sha256(BASE)], Cmd=["evil"])
+        document = manifest(configuration, [blob])
+        entry = descriptor(document, imagefiles.MANIFEST, annotations={"io.containerd.image.name": "evil:1"})
+        data = imagefiles.oci_archive([entry], [blob, configuration, document])
+        with pytest.raises(InputError, match="is damaged: it holds"):
+            loading.load(io.BytesIO(data), store)
+        assert (kept(paths), len(store.list())) == (before, 1)
+    assert [layer.digest for layer in store.get("mine").layers] == [layer.digest for layer in mine.layers]
+
+
+def test_another_blob_of_a_layer_is_looked_into_once(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, BASE, names=("a",))
+    looked = []
+    inflate = layers.inflate
+    monkeypatch.setattr(layers, "inflate", lambda *a, **k: looked.append(1) or inflate(*a, **k))
+    for command in ("one", "two"):
+        blob = gzip.compress(BASE, 1, mtime=1)
+        configuration = config([sha256(BASE)], Cmd=[command])
+        document = manifest(configuration, [blob])
+        put(store, blob, configuration, document)
+        image = store.commit_manifest(sha256(document), [command])
+        assert (image.layers[0].digest, image.size) == (sha256(blob), len("base"))
+    assert looked == [1]
+
+
+def test_a_layer_that_load_counts_on_is_not_removed_meanwhile(
+    store: ImageStore, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, BASE, names=("base",))
+    known = store.known_layer
+
+    def and_then_removed(*args: Any) -> Any:
+        found = known(*args)
+        store.remove("base", in_use=unused)
+        return found
+
+    monkeypatch.setattr(store, "known_layer", and_then_removed)
+    configuration = config([sha256(BASE)], Cmd=["other"])
+    loading.load(io.BytesIO(imagefiles.docker_archive([(configuration, [BASE], ["o"])])), store)
+    assert store.blobs.missing(layer.digest for layer in store.get("o").layers) == []
+    store.remove("o", in_use=unused)
+    assert kept(paths) == (0, 0, 0)
+
+
+def test_a_held_blob_of_a_removed_image_goes_with_the_hold(store: ImageStore, paths: Paths) -> None:
+    image = commit(store, BASE, names=("base",))
+    with store.hold() as first, store.hold() as second:
+        for hold in (first, second):
+            hold.add_blobs([image.manifest, *(layer.digest for layer in image.layers)])
+        store.remove("base", in_use=unused)
+        assert kept(paths) == (2, 0, 0)
+    assert kept(paths) == (0, 0, 0)
+
+
+def test_save_holds_what_it_saves(store: ImageStore, paths: Paths) -> None:
+    commit(store, BASE, TOP, names=("a:1",))
+    whole = b"".join(archive.save(store, ["a"]))
+    pieces = archive.save(store, ["a"])
+    start = next(pieces)
+    assert store.prune(in_use=unused, every=True).removed == []
+    assert store.remove("a:1", in_use=unused, force=True) == [{"Untagged": "a:1"}]
+    assert start + b"".join(pieces) == whole
+    left = archive.save(store, [store.list()[0].id])
+    left.close()  # type: ignore[attr-defined]
+    assert len(store.prune(in_use=unused).removed) == 1
+    assert kept(paths) == (0, 0, 0)
 
 
 def test_save_is_docker_archive_and_oci_layout(store: ImageStore, tmp_path: Path) -> None:
