@@ -47,7 +47,7 @@ from hawse_agent.images.compression import Readable
 from hawse_agent.images.hold import Hold
 from hawse_agent.images.image import Image
 from hawse_agent.images.tarball import TarWriter, gathered
-from hawse_agent.linux import tree
+from hawse_agent.linux import files, tree
 from hawse_agent.paths import Paths
 from hawse_agent.runtime import view
 
@@ -117,8 +117,7 @@ class Builds:
         with disk("build"), ExitStack() as stack:
             scratch = stack.enter_context(self._scratch())
             reach("build: context")
-            (scratch / "context").mkdir(mode=0o755)
-            context = stack.enter_context(contexts.received(archive, scratch / "context"))
+            context = stack.enter_context(contexts.received(archive, _own_place(scratch)))
             name, text = context.dockerfile(options.dockerfile)
             dockerfile = parse(text, file=name)
             planned = plan(
@@ -253,6 +252,19 @@ class Builds:
         finally:
             # Nobody waits for it; what a daemon that leaves has not removed, the next one does.
             threading.Thread(target=tree.remove, args=(path,), name="scratch", daemon=True).start()
+
+
+def _own_place(scratch: Path) -> Path:
+    """A new directory for the context, never where the last one was: ext4 is slow to make files where many
+    were just removed."""
+    fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        files.spread(fd)
+    finally:
+        os.close(fd)
+    path = Path(tempfile.mkdtemp(dir=scratch, prefix="context-"))
+    path.chmod(0o755)
+    return path
 
 
 def _archive(root: int, opened: ExitStack) -> Iterator[bytes]:
