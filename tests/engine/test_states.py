@@ -246,6 +246,19 @@ def test_of_many_with_one_name_one_is_made_and_removed(agent: AgentUnderTest) ->
     assert agent.client.containers.list(all=True) == []
 
 
+def test_what_is_started_again_is_not_removed_at_its_end(agent: AgentUnderTest) -> None:
+    """Of `--rm`: a restart stops it too, but its run goes on; the next stop removes it."""
+    run = ("--rm", "--name", "brief", "-v", "/data", BUSYBOX, "sleep", "1000")
+    agent.docker("run", "-d", *run)
+    agent.docker("exec", "brief", "touch", "/data/kept")
+    for _ in range(2):
+        agent.docker("restart", "-t", "0", "brief")
+        agent.docker("exec", "brief", "test", "-e", "/data/kept")
+    agent.docker("stop", "-t", "0", "brief")
+    eventually(lambda: agent.docker("ps", "-aq").stdout == "")
+    assert agent.client.volumes.list() == []
+
+
 def test_waiting_for_a_removal_and_the_volumes_that_go_with_it(agent: AgentUnderTest) -> None:
     container = agent.client.containers.create(
         BUSYBOX, ["sh", "-c", "exit 6"], volumes=["/kept"], auto_remove=True

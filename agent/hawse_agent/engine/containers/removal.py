@@ -94,7 +94,9 @@ class Removal:
         self._announce.container("destroy", record)
 
     def auto_remove(self, record: ContainerRecord, live: Live) -> None:
-        """What stands in its way makes it dead, and its state says what it was."""
+        """Once its run is over, unless it was started again: a restart holds the lock from its stop to
+        its start. What stands in its way makes it dead, and its state says what it was."""
         with live.lock, contextlib.suppress(HostRefused):
-            if self._register.known(record.id) is not None:
-                self.carry_out(record, live, volumes=True)
+            known = self._register.known(record.id)
+            if known is not None and not live.state.running:
+                self.carry_out(known[0], live, volumes=True)
