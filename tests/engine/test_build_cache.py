@@ -237,3 +237,27 @@ def test_an_image_from_elsewhere_is_a_cache(project: Project) -> None:
     project.write({"f": "other"})
     assert cached(project, dockerfile, "--cache-from", "t") == [True, False, False, False, False]
     assert "Not all images of --cache-from are on this host" in project.build(None, "--cache-from", "no:1")
+
+
+def test_an_image_is_no_cache_of_what_its_history_does_not_tell(project: Project) -> None:
+    project.write({"f": "one"})
+
+    def dockerfile(word: str) -> str:
+        mounted = f"RUN --mount=type=bind,target=/c cat /c/f > /f && echo {word} > /d\n"
+        script = f"RUN <<EOF\n#!/bin/sh\necho {word} > /s\nEOF\n"
+        return FROM + mounted + script
+
+    project.build(dockerfile("one"), "-t", "t")
+    project.write({"f": "two"})
+    project.agent.client.api.prune_builds(all=True)
+    assert cached(project, dockerfile("two"), "--cache-from", "t", "-t", "u") == [False, False]
+    assert project.run("u", "cat", "/f", "/s") == "twotwo\n"
+    chmod = FROM + "COPY --chmod=600 f /f\n"
+    project.build(chmod, "-t", "t")
+    assert cached(project, chmod.replace("600", "644"), "--cache-from", "t") == [False]
+
+
+def test_without_a_cache_no_image_is_one_either(project: Project) -> None:
+    dockerfile = FROM + "RUN true\n"
+    project.build(dockerfile, "-t", "t")
+    assert cached(project, dockerfile, "--no-cache", "--cache-from", "t") == [False]

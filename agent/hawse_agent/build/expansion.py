@@ -18,6 +18,10 @@ import re
 from collections.abc import Mapping
 
 from hawse_agent.errors import InputError
+from hawse_agent.spec.globs import in_turn
+
+_STAR = ".*"
+_SEARCHED = 1 << 14
 
 Variables = Mapping[str, str]
 
@@ -206,17 +210,12 @@ class _Expansion:
         pattern, _ = self._until("}", keep_escapes=True)
         longest = pattern.startswith(operator)
         value = self._value(name) or ""
-        expression = _pattern(pattern[longest:])
-        spans = range(len(value) + 1)
-        if operator == "#":
-            for end in reversed(spans) if longest else spans:
-                if expression.fullmatch(value, 0, end):
-                    return value[end:]
-        else:
-            for start in spans if longest else reversed(spans):
-                if expression.fullmatch(value, start):
-                    return value[:start]
-        return value
+        parts = _parts(pattern[longest:])
+        if operator == "%":
+            parts, value = parts[::-1], value[::-1]
+        found = re.compile(in_turn(parts, _STAR, _STAR if longest else f"{_STAR}?")).match(value)
+        left = value[found.end() :] if found else value
+        return left[::-1] if operator == "%" else left
 
     def _replaced(self, name: str) -> str:
         every = self._peek() == "/"
@@ -224,9 +223,14 @@ class _Expansion:
         pattern, _ = self._until("/", keep_escapes=True)
         replacement, _ = self._until("}", keep_escapes=True)
         value = self._value(name) or ""
+        parts = _parts(pattern)
+        if _STAR in parts and len(value) > _SEARCHED:
+            raise InputError(
+                f"${{{name}/…}}: the value is longer than the {_SEARCHED} characters that * is for"
+            )
         found: list[str] = []
         end = -1
-        for match in _pattern(pattern).finditer(value):
+        for match in re.compile(in_turn(parts, _STAR)).finditer(value):
             if match.start() == match.end() == end:
                 continue  # nothing, right behind a match, is none: in Go, and in shells
             found += [value[max(end, 0) : match.start()], replacement]
@@ -252,25 +256,26 @@ class _Expansion:
         return self._variables.get(name)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    """Of the shell, without brackets. `.` is not the end of a line, as in Docker."""
-    expression = ""
+def _parts(text: str) -> list[str]:
+    """Regular expressions of a shell's pattern without brackets, one a character or star. `.` is not the end
+    of a line, as in Docker."""
+    parts: list[str] = []
     at = 0
     while at < len(text):
         char = text[at]
         at += 1
         if char == "*":
-            expression += ".*"
+            parts.append(_STAR)
         elif char == "?":
-            expression += "."
+            parts.append(".")
         elif char == "\\":
             following = text[at : at + 1]
             if following in ("}", "/") and following:
                 continue  # escaped from ${…}, not from the pattern
             if following not in ("*", "?", "\\") or not following:
                 raise InputError(f"invalid escape \\{following} in the pattern {text}")
-            expression += re.escape(following)
+            parts.append(re.escape(following))
             at += 1
         else:
-            expression += re.escape(char)
-    return re.compile(expression)
+            parts.append(re.escape(char))
+    return parts

@@ -9,9 +9,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from hawse_agent.errors import InputError
+
+STAR = "[^/]*"
 
 
 def has_wildcards(pattern: str) -> bool:
@@ -26,12 +29,29 @@ def match(pattern: str, name: str) -> bool:
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> re.Pattern[str]:
     """Raises InputError."""
-    expression = ""
+    parts: list[str] = []
     at = 0
     while at < len(pattern):
         part, at = element(pattern, at)
-        expression += part
-    return re.compile(expression, re.DOTALL)
+        parts.append(part)
+    return re.compile(in_turn(parts, STAR), re.DOTALL)
+
+
+def in_turn(parts: Sequence[str], star: str, last: str = "") -> str:
+    """An expression that never tries twice, so that no pattern takes longer than its length times the name's:
+    each star ends where what follows it is found first, as in Go. Only the last one is as long as it can be,
+    or is `last`; each other part stands for one character."""
+    chunks = [""]
+    for part in parts:
+        if part == star:
+            chunks.append("")
+        else:
+            chunks[-1] += part
+    first, *others = chunks
+    if not others:
+        return first
+    between = "".join(f"(?>{star}?{chunk})" for chunk in others[:-1])
+    return f"{first}{between}{last or star}{others[-1]}"
 
 
 def element(pattern: str, at: int) -> tuple[str, int]:
@@ -40,7 +60,7 @@ def element(pattern: str, at: int) -> tuple[str, int]:
     at += 1
     match char:
         case "*":
-            return "[^/]*", at
+            return STAR, at
         case "?":
             return "[^/]", at
         case "[":

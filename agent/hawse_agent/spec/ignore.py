@@ -17,12 +17,17 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 from hawse_agent.errors import InputError
-from hawse_agent.spec.globs import element, has_wildcards
+from hawse_agent.spec.automaton import ALL, DIRECTORIES, Automaton
+from hawse_agent.spec.globs import STAR, element, has_wildcards
 
 FILE = ".dockerignore"
+
+_FEW = 2
+"""Wildcards of any length that a regular expression is the fastest for."""
 
 Matched = tuple[bool, ...]
 """Of a directory: which of the patterns matched it."""
@@ -36,7 +41,8 @@ def candidates(dockerfile: str) -> tuple[str, str]:
 class _Pattern(NamedTuple):
     text: str
     exception: bool
-    expression: re.Pattern[str]
+    matches: Callable[[str], object]
+    """Of a whole path; true or false."""
 
 
 class Ignore:
@@ -63,9 +69,7 @@ class Ignore:
         """The same, but never these: the Dockerfile and .dockerignore are always sent. They are no part of
         the build all the same, when `excludes` says so of them."""
         exceptions = tuple(
-            _Pattern(text=path, exception=True, expression=re.compile(re.escape(path)))
-            for path in paths
-            if self.excludes(path)
+            _Pattern(text=path, exception=True, matches=path.__eq__) for path in paths if self.excludes(path)
         )
         return Ignore(self.patterns + exceptions)
 
@@ -86,7 +90,7 @@ class Ignore:
             found = bool(above) and above[number]
             # One that would change nothing is not asked, and counts below as one that did not match.
             if not found and pattern.exception == excluded:
-                found = pattern.expression.fullmatch(path) is not None
+                found = bool(pattern.matches(path))
             matched.append(found)
             if found:
                 excluded = not pattern.exception
@@ -115,25 +119,28 @@ def _pattern(line: str) -> _Pattern:
         text = text.lstrip("/")
     elif exception:
         raise InputError("'!/' excepts nothing")
-    return _Pattern(text=text, exception=exception, expression=_expression(text))
+    return _Pattern(text=text, exception=exception, matches=_matcher(text))
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _matcher(pattern: str) -> Callable[[str], object]:
     rest = pattern.removeprefix("**")
     if rest != pattern and rest and not has_wildcards(rest):
         # `**x` is whatever ends in x, and `**/x` x itself too.
-        return re.compile(f"(?:.*{re.escape(rest)}|{re.escape(rest.removeprefix('/'))})", re.DOTALL)
-    expression = ""
+        itself = rest.removeprefix("/")
+        return lambda path: path == itself or path.endswith(rest)
+    parts: list[str] = []
     at = 0
     while at < len(pattern):
         if not pattern.startswith("**", at):
             part, at = element(pattern, at)
-            expression += part
+            parts.append(part)
             continue
         at += 2
         at += pattern.startswith("/", at)
-        expression += ".*" if at >= len(pattern) else "(?:.*/)?"
-    return re.compile(expression, re.DOTALL)
+        parts.append(ALL if at >= len(pattern) else DIRECTORIES)
+    if sum(part in (STAR, ALL, DIRECTORIES) for part in parts) > _FEW:
+        return Automaton(parts).matches
+    return re.compile("".join(parts), re.DOTALL).fullmatch
 
 
 def _literal_beginning(pattern: str) -> str:

@@ -90,6 +90,12 @@ class Runs:
         any_given = given or self._environment.keys() & PREDEFINED - self._draft.variables().keys()
         return " ".join(([f"|{len(given)}", *given] if any_given else []) + self._words)
 
+    @property
+    def told(self) -> bool:
+        """Whether `created_by` says all that it is made from."""
+        instruction = self._instruction
+        return not instruction.mounts and self._script is None and instruction.network == "default"
+
     def key(self) -> str:
         config = self._draft.config
         instruction = self._instruction

@@ -61,6 +61,8 @@ class _Made:
     """The history's."""
     description: str
     layer: Callable[[], Layer | None]
+    told: bool = True
+    """Whether `created_by` says all that goes into it, so that another image's step may stand for it."""
 
 
 class StageBuilder:
@@ -191,6 +193,7 @@ class StageBuilder:
                     created_by=configuration.no_operation(draft.config, transfers.comment(sources)),
                     description=instruction.text,
                     layer=lambda: transfers.layer(sources),
+                    told=transfers.told,
                 )
                 step, cached = self._found_or_made(made)
             if quick is not None:
@@ -209,7 +212,11 @@ class StageBuilder:
             others={name: self._other(name) for name in instruction_sources(instruction)},
         )
         made = _Made(
-            key=runs.key(), created_by=runs.created_by, description=instruction.text, layer=runs.layer
+            key=runs.key(),
+            created_by=runs.created_by,
+            description=instruction.text,
+            layer=runs.layer,
+            told=runs.told,
         )
         step, cached = self._found_or_made(made)
         self._draft = draft.with_step(created=step.created, created_by=made.created_by, layer=step.layer)
@@ -221,7 +228,7 @@ class StageBuilder:
         step = self._find(made.key)
         if step is not None:
             return step, True
-        step = self._taken_over(made.created_by)
+        step = self._taken_over(made.created_by) if made.told else None
         cached = step is not None
         if step is None:
             step = Step(layer=made.layer(), created=now(), created_by=made.created_by)
@@ -231,6 +238,8 @@ class StageBuilder:
     def _taken_over(self, created_by: str) -> Step | None:
         """The same step of an image that is so far made as this one."""
         building, draft = self._building, self._draft
+        if building.options.no_cache:
+            return None
         steps, layers = len(draft.history), len(draft.layers)
         before = [str(entry.get("created_by", "")) for entry in draft.history]
         for image in building.cache_images:

@@ -103,6 +103,13 @@ class Transfers:
         below = () if instruction.link else self._draft.diff_ids
         return below, self._destination, instruction.chown, instruction.chmod, instruction.link
 
+    @property
+    def told(self) -> bool:
+        """Whether `comment` says all that it is made from."""
+        instruction = self._instruction
+        unpack = instruction.unpack if isinstance(instruction, Add) else None
+        return not (instruction.chmod or instruction.link or instruction.heredocs) and unpack is None
+
     def comment(self, sources: list[Source]) -> str:
         """The history's, as Docker's builder writes it."""
         word = self._instruction.text.split(None, 1)[0].upper()
