@@ -22,6 +22,11 @@ from hawse_agent.spec.globs import in_turn
 
 _STAR = ".*"
 _SEARCHED = 1 << 14
+_SHOWN = 1000
+
+LONGEST = 1 << 20
+"""Characters that variables may bring into one word, or into an environment. The kernel starts nothing with
+much more; without a limit `ENV a=$a$a`, some dozen times, is all of the machine's memory."""
 
 Variables = Mapping[str, str]
 
@@ -97,12 +102,14 @@ class _Expansion:
         self._variables = variables
         self._escape = escape
         self._quotes = quotes
+        self._brought = 0
 
     def run(self) -> tuple[str, list[str]]:
         try:
             return self._until("")
         except InputError as error:
-            raise InputError(f"{error.message}, in {self._text!r}") from error
+            text = self._text if len(self._text) <= _SHOWN else f"{self._text[:_SHOWN]}…"
+            raise InputError(f"{error.message}, in {text!r}") from error
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -233,6 +240,7 @@ class _Expansion:
         for match in re.compile(in_turn(parts, _STAR)).finditer(value):
             if match.start() == match.end() == end:
                 continue  # nothing, right behind a match, is none: in Go, and in shells
+            self._bring(replacement)
             found += [value[max(end, 0) : match.start()], replacement]
             end = match.end()
             if not every:
@@ -253,7 +261,14 @@ class _Expansion:
         return self._text[start : self._at]
 
     def _value(self, name: str) -> str | None:
-        return self._variables.get(name)
+        value = self._variables.get(name)
+        self._bring(value or "")
+        return value
+
+    def _bring(self, value: str) -> None:
+        self._brought += len(value)
+        if self._brought > LONGEST:
+            raise InputError(f"its variables make it longer than {LONGEST} characters")
 
 
 def _parts(text: str) -> list[str]:

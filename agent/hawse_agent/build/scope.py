@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from hawse_agent.build import values
-from hawse_agent.build.expansion import expand, expand_heredoc, expand_words
+from hawse_agent.build.expansion import LONGEST, expand, expand_heredoc, expand_words
 from hawse_agent.build.grammar import is_url, refuse_git
 from hawse_agent.build.instructions import (
     Add,
@@ -43,6 +43,12 @@ PREDEFINED = frozenset(
 """Every stage's RUN gets them if they are given. History and cache do not know them."""
 
 _I = TypeVar("_I", bound=Instruction)
+
+
+def check_size(variables: Mapping[str, str]) -> None:
+    """Raises InputError for more than a process can be started with."""
+    if sum(map(len, variables.values())) > LONGEST:
+        raise InputError(f"all variables together are longer than {LONGEST} characters")
 
 
 class Scope:
@@ -110,10 +116,12 @@ class Scope:
         """
         try:
             expanded = self._expanded(instruction)
+            if isinstance(expanded, Env):
+                self._environment.update(expanded.pairs)
+            if isinstance(expanded, Env | Arg):
+                check_size(self.variables)
         except InputError as error:
             raise error.at(str(instruction.place)) from error
-        if isinstance(expanded, Env):
-            self._environment.update(expanded.pairs)
         return expanded
 
     def _expanded(self, instruction: _I) -> _I:
@@ -121,14 +129,14 @@ class Scope:
             case Arg():
                 return replace(instruction, pairs=tuple(self._declare(instruction)))
             case Env(pairs=pairs) | Label(pairs=pairs):
-                variables = self.variables
-                return replace(
-                    instruction,
-                    pairs=tuple(
-                        (expand(key, variables, self._escape), expand(value, variables, self._escape))
-                        for key, value in pairs
-                    ),
-                )
+                variables, expanded_pairs, size = self.variables, [], 0
+                for pair in pairs:
+                    key, value = (expand(text, variables, self._escape) for text in pair)
+                    size += len(value)
+                    if size > LONGEST:
+                        raise InputError(f"all values together are longer than {LONGEST} characters")
+                    expanded_pairs.append((key, value))
+                return replace(instruction, pairs=tuple(expanded_pairs))
             case Expose(ports=ports):
                 words = [word for port in ports for word in expand_words(port, self.variables, self._escape)]
                 for word in words:

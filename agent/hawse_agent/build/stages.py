@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from hawse_agent.build.expansion import expand
 from hawse_agent.build.instructions import Arg, Copy, Dockerfile, Instruction, Onbuild, Place, Run, Stage
 from hawse_agent.build.problems import Problems
-from hawse_agent.build.scope import PREDEFINED, Scope
+from hawse_agent.build.scope import PREDEFINED, Scope, check_size
 from hawse_agent.distribution.reference import parse as parse_reference
 from hawse_agent.errors import InputError
 
@@ -154,6 +154,7 @@ def _global_arguments(
                     found[name] = given[name]
                 elif default is not None:
                     found[name] = expand(default, {**automatic, **found}, dockerfile.escape)
+                    check_size(found)
             except InputError as error:
                 problems.add(argument.place, error)
     return found

@@ -27,9 +27,12 @@ from hawse_agent.build.stages import PlannedStage, instruction_sources
 from hawse_agent.engine.building.runs import RunFailed, Runs
 from hawse_agent.engine.building.surroundings import Building
 from hawse_agent.engine.building.transfers import Transfers
-from hawse_agent.errors import HawseError
+from hawse_agent.errors import HawseError, InputError
 from hawse_agent.images.image import Layer
 from hawse_agent.linux import tree
+
+_LONGEST_HISTORY = 1 << 22
+"""No registry takes a configuration that is much longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,8 @@ class StageBuilder:
                 cached = self._workdir(instruction)
             case _:
                 cached = self._set(instruction)
+        if sum(len(str(entry.get("created_by", ""))) for entry in self._draft.history) > _LONGEST_HISTORY:
+            raise InputError(f"the image's history would be longer than {_LONGEST_HISTORY} characters")
         self._building.say(f" ---> {self._draft.id[7:19]}\n")
         return cached
 

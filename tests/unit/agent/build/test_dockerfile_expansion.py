@@ -12,6 +12,7 @@ from hawse_agent.build.expansion import expand, expand_heredoc, expand_words, na
 from hawse_agent.build.instructions import Arg, Env
 from hawse_agent.build.parser import parse
 from hawse_agent.build.scope import Scope
+from hawse_agent.build.stages import plan
 from hawse_agent.errors import InputError
 
 VALUES = {
@@ -291,3 +292,27 @@ def test_a_declaration_tells_its_defaults_and_not_what_was_given() -> None:
     assert isinstance(found, Arg)
     assert found.pairs == (("a", None), ("b", None), ("c", None), ("d", "41"))
     assert seen.variables == {"a": "1", "b": "2", "d": "5"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (["ENV a=0123456789abcdef", *["ENV a=$a$a"] * 30], 19),
+        (["ARG a=0123456789abcdef", *["ARG a=$a$a"] * 30], 19),
+        (["ENV a=0123456789abcdef", *["ENV a=${a//?/$a}"] * 5], 5),
+        (["ENV a=0123456789abcdef", *["ENV a=$a$a"] * 15, *(f"ENV b{n}=$a" for n in range(9))], 19),
+        (["ENV a=0123456789abcdef", *["ENV a=$a$a"] * 15, "LABEL " + " ".join(["b=$a"] * 9)], 18),
+    ],
+)
+def test_variables_do_not_grow_without_a_limit(lines: list[str], line: int) -> None:
+    dockerfile = parse("\n".join(["FROM scratch", *lines]), file="Dockerfile")
+    scope = Scope(given={}, outer={}, environment={})
+    with pytest.raises(InputError, match=f"^Dockerfile:{line}: .*longer than 1048576"):
+        for instruction in dockerfile.stages[0].instructions:
+            scope.enter(instruction)
+
+
+def test_global_arguments_have_the_same_limit() -> None:
+    text = "\n".join(["ARG a=0123456789abcdef", *["ARG a=$a$a"] * 17, "FROM scratch"])
+    with pytest.raises(InputError, match=r"^Dockerfile:18: .*longer than 1048576"):
+        plan(parse(text, file="Dockerfile"))
