@@ -9,13 +9,13 @@ NANO = 1_000_000_000
 
 
 def stamp(seconds: float) -> str:
-    """RFC 3339 with nanoseconds."""
+    """RFC 3339 with nanoseconds but without zeros at their end, as Go writes it: some times Docker's command
+    line reads and writes anew."""
     if not seconds:
         return NEVER
     whole = int(seconds)
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + (
-        f".{int((seconds - whole) * NANO):09d}Z"
-    )
+    fraction = f".{int((seconds - whole) * NANO):09d}".rstrip("0").rstrip(".")
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def duration(seconds: float) -> str:

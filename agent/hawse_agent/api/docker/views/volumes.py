@@ -10,7 +10,7 @@ from hawse_agent.volumes.store import VolumeInfo
 
 def volume(info: VolumeInfo) -> dict[str, Any]:
     return {
-        "CreatedAt": stamp(info.created).split(".")[0] + "Z",
+        "CreatedAt": stamp(int(info.created)),
         "Driver": info.spec.driver,
         "Labels": dict(info.spec.labels) or None,
         "Mountpoint": str(info.path),
