@@ -183,7 +183,8 @@ def test_a_zstd_archive(place: Place) -> None:
     with zstd.ZstdWriter(out) as writer:
         writer.write(docker_archive([(config([sha256(BASE)]), [BASE], ["packed"])]))
     [image] = loading.load(io.BytesIO(out.getvalue()), place.store)
-    assert image.repo_tags == ("base:latest", "packed:latest")
+    assert image.repo_tags == ("packed:latest",)
+    assert place.store.get(image.id).repo_tags == ("base:latest", "packed:latest")
 
 
 def test_entries_in_any_order_and_links(place: Place) -> None:
