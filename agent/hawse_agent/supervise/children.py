@@ -17,6 +17,8 @@ class Children:
 
     def __init__(self, loop: Loop) -> None:
         self._waiting: dict[int, Ended] = {}
+        self._announced = 0
+        self._unclaimed: dict[int, int] = {}
         self._read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -25,6 +27,21 @@ class Children:
     def expect(self, pid: int, ended: Ended) -> None:
         """Before the loop runs again, so that no end is missed."""
         self._waiting[pid] = ended
+
+    def announce(self) -> None:
+        """A child is to be expected that somebody else makes, and that may end before we hear which it is."""
+        self._announced += 1
+
+    def arrived(self, pid: int = 0, ended: Ended | None = None) -> None:
+        """The announced one is known; without a number it does not come."""
+        code = self._unclaimed.pop(pid, None)
+        self._announced -= 1
+        if not self._announced:
+            self._unclaimed.clear()
+        if ended is not None and code is not None:
+            ended(code)
+        elif ended is not None:
+            self.expect(pid, ended)
 
     def forget(self, pid: int) -> None:
         self._waiting.pop(pid, None)
@@ -48,3 +65,5 @@ class Children:
             callback = self._waiting.pop(pid, None)
             if callback is not None:
                 callback(code)
+            elif self._announced:
+                self._unclaimed[pid] = code

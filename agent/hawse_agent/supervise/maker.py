@@ -126,6 +126,7 @@ class Maker:
         os.close(lifeline)
         self._sock.setblocking(False)
         children.expect(pid, self._maker_left)
+        children.announce()
         loop.add(self._sock.fileno(), READ, lambda _: self._receive())
 
     def go(self) -> None:
@@ -164,8 +165,8 @@ class Maker:
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         if "spawned" in message:
             self._child = int(message["spawned"])
-            self._children.expect(self._child, self._child_ended)
             self._spawned(Spawned(pid=self._child, pidfd=fds[0], netns=fds[1] if len(fds) > 1 else None))
+            self._children.arrived(self._child, self._child_ended)
             if self._may_go:
                 self.go()
         elif "running" in message:
@@ -189,6 +190,8 @@ class Maker:
     def _maker_left(self, _: int) -> None:
         self._receive()
         self._close()
+        if not self._child:
+            self._children.arrived()
         if not self._runs:
             self._children.forget(self._child)
             self._failed(self._error or StartFailed("the start was given up", step="start"))
