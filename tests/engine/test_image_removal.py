@@ -207,7 +207,7 @@ def test_what_nobody_uses_goes_by_itself(capfd: pytest.CaptureFixture[str]) -> N
             os.utime(root / "lib/blobs/sha256" / ids[name][7:], (1, 1))
         other.restart()
         deadline = time.monotonic() + 30
-        while len(other.client.images.list()) > 2:
+        while len(other.client.api.images()) > 2:  # docker-py's own list looks at each, which may have gone
             assert time.monotonic() < deadline
         assert {tag for image in other.client.images.list() for tag in image.tags} == {
             "fresh:latest",
