@@ -261,3 +261,23 @@ def test_without_a_cache_no_image_is_one_either(project: Project) -> None:
     dockerfile = FROM + "RUN true\n"
     project.build(dockerfile, "-t", "t")
     assert cached(project, dockerfile, "--no-cache", "--cache-from", "t") == [False]
+
+
+def test_a_linked_copy_is_the_users_of_the_image_below(project: Project) -> None:
+    project.write({"f": "f"})
+    for uid in (77, 78):
+        said = (
+            f"RUN mkdir -p /etc && echo me:x:{uid}:{uid}::/: > /etc/passwd && echo me:x:{uid}: > /etc/group\n"
+        )
+        project.build(f"{FROM}{said}COPY --link --chown=me f /f\n", "-t", "t")
+        assert project.run("t", "stat", "-c", "%u", "/f") == f"{uid}\n"
+
+
+def test_a_proxys_password_is_written_down_nowhere(project: Project) -> None:
+    proxy = "http://me:PaSsWoRd@127.0.0.1:1"
+    said = project.build(FROM + "RUN echo $HTTP_PROXY\n", "--build-arg", f"HTTP_PROXY={proxy}", "-t", "t")
+    assert f"{proxy}\n" in said
+    found = subprocess.run(
+        ["grep", "-rl", "--devices=skip", "PaSsWoRd", str(project.agent.root)], capture_output=True, text=True
+    )
+    assert found.stdout == ""

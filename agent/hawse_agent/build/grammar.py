@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -327,18 +327,23 @@ def refuse_git(source: str) -> None:
         )
 
 
+def check_checksum(checksum: str, sources: Sequence[str]) -> None:
+    """Of ADD, without variables. Raises InputError."""
+    if _CHECKSUM.fullmatch(checksum) is None:
+        raise InputError(f"ADD --checksum={checksum}: expected sha256: and 64 hexadecimal digits")
+    if not all(map(is_url, sources)):
+        raise InputError("ADD --checksum is for what an address has, not for the context")
+
+
 def _add(words: _Words) -> Add:
     fields = _sources(words)
     for source in fields["sources"]:
         refuse_git(source)
     checksum = words.text_flag("checksum")
     if "checksum" in words.flags and "$" not in checksum:
-        if _CHECKSUM.fullmatch(checksum) is None:
-            raise InputError(f"ADD --checksum={checksum}: expected sha256: and 64 hexadecimal digits")
-        if not all(is_url(source) or "$" in source for source in fields["sources"]) or fields["heredocs"]:
-            raise InputError("ADD --checksum is for what an address has, not for the context")
-        if len(fields["sources"]) != 1:
-            raise InputError("ADD --checksum is of one source")
+        check_checksum(checksum, [source for source in fields["sources"] if "$" not in source])
+    if "checksum" in words.flags and (fields["heredocs"] or len(fields["sources"]) != 1):
+        raise InputError("ADD --checksum is of one source")
     unpack = words.flags.get("unpack")
     assert unpack is None or isinstance(unpack, bool)
     return Add(**fields, checksum=checksum, unpack=unpack)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from hawse_agent.build import values
 from hawse_agent.build.expansion import LONGEST, expand, expand_heredoc, expand_words
-from hawse_agent.build.grammar import is_url, refuse_git
+from hawse_agent.build.grammar import check_checksum, is_url, refuse_git
 from hawse_agent.build.instructions import (
     Add,
     Arg,
@@ -193,6 +193,8 @@ class Scope:
             for source in sources:
                 refuse_git(source)
             changes["checksum"] = self._one(instruction.checksum)
+            if instruction.checksum:
+                check_checksum(changes["checksum"], sources)
         elif isinstance(instruction, Copy):
             for source in sources:
                 if is_url(source):

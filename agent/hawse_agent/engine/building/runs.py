@@ -120,6 +120,7 @@ class Runs:
         with ExitStack() as stack:
             stack.enter_context(building.images.lent(image))
             mounted = _Mounted()
+            self._proxies(mounted, stack)
             for wanted in self._instruction.mounts:
                 self._mount(wanted, mounted, stack)
             reach("build: run")
@@ -180,7 +181,11 @@ class Runs:
             image=image,
             entrypoint=(),
             command=tuple(self._words),
-            environment={name: value for name, value in self._environment.items() if name not in own},
+            environment={
+                name: value
+                for name, value in self._environment.items()
+                if name not in own and name not in mounted.environment
+            },
             environment_files=mounted.environment,
             health=HealthCheck(test=("NONE",)),
             resources=options.resources,
@@ -198,6 +203,15 @@ class Runs:
     def _network(self) -> str:
         own = self._instruction.network
         return self._building.options.network if own == "default" else own
+
+    def _proxies(self, mounted: _Mounted, stack: ExitStack) -> None:
+        """Values that nothing else knows, and that may have a password, are not written down either."""
+        own = self._environment.keys() & PREDEFINED - self._draft.variables().keys() - self._arguments.keys()
+        if own:
+            directory = stack.enter_context(secrets.directory(self._building.paths))
+        for name in sorted(own):
+            secrets.write(directory / name, self._environment[name].encode())
+            mounted.environment[name] = str(directory / name)
 
     # -- mounts --------------------------------------------------------------------------------------
 

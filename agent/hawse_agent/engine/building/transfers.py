@@ -6,15 +6,12 @@ layers never change, they themselves are tried as the key before anything is rea
 
 from __future__ import annotations
 
-import email.utils
 import hashlib
 import os
 import posixpath
+import re
 import stat
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,15 +23,15 @@ from hawse_agent.build.draft import Draft
 from hawse_agent.build.grammar import is_url
 from hawse_agent.build.instructions import Add, Transfer
 from hawse_agent.build.placing import Placed
+from hawse_agent.engine.building.downloads import download, name_of
 from hawse_agent.engine.building.surroundings import Building
-from hawse_agent.errors import HostRefused, InputError
+from hawse_agent.errors import InputError
 from hawse_agent.images.blobs import disk
 from hawse_agent.images.image import Layer
 from hawse_agent.images.tar import Entry
 from hawse_agent.linux import tree
 
-_PIECE = 1 << 18
-_TIMEOUT = 60.0
+_NUMBERS = re.compile(r"[0-9]+(:[0-9]+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +97,9 @@ class Transfers:
 
     def _place(self) -> tuple[object, ...]:
         instruction = self._instruction
-        below = () if instruction.link else self._draft.diff_ids
+        # Whom a name means is told by what is below.
+        named = instruction.chown and not _NUMBERS.fullmatch(instruction.chown)
+        below = () if instruction.link and not named else self._draft.diff_ids
         return below, self._destination, instruction.chown, instruction.chmod, instruction.link
 
     @property
@@ -194,7 +193,7 @@ class Transfers:
 
     def _downloaded(self, url: str) -> Source:
         """As Docker has it: mode 600, time by Last-Modified, name by the address."""
-        name = posixpath.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+        name = name_of(url)
         if not name and self._destination.endswith("/"):
             raise InputError(f"cannot tell a file's name from {url}", hint="name it in the destination")
         directory = self._building.directory()
@@ -213,33 +212,14 @@ class Transfers:
 
     def _download(self, url: str, path: Path) -> None:
         self._building.say(f"Downloading {url}\n")
-        digest = hashlib.sha256()
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, path.open("xb") as file:
-                while piece := answer.read(_PIECE):
-                    self._building.stopping.check()
-                    digest.update(piece)
-                    with disk(f"download {url}"):
-                        file.write(piece)
-                modified = email.utils.parsedate_to_datetime(answer.headers.get("Last-Modified") or "")
-                when = modified.timestamp()
-        except (TypeError, ValueError):
-            when = time.time()
-        except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
-            raise HostRefused(f"download {url}: {_reason(error)}") from error
-        path.chmod(0o600)
-        os.utime(path, (when, when))
         assert isinstance(self._instruction, Add)
         wanted = self._instruction.checksum
-        if wanted and wanted != f"sha256:{digest.hexdigest()}":
-            raise InputError(f"{url} has the digest sha256:{digest.hexdigest()}, not {wanted}")
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
-    inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
+        algorithm = wanted.partition(":")[0] or "sha256"
+        digest, when = download(url, path, self._building.stopping, algorithm=algorithm)
+        if wanted and wanted != digest:
+            raise InputError(f"{url} has the digest {digest}, not {wanted}")
+        path.chmod(0o600)
+        os.utime(path, (when, when))
 
 
 def _put(root: int, placed: Placed, source: Source) -> None:

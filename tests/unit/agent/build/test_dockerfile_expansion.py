@@ -247,7 +247,7 @@ EXPANDED = {
         "sources": ("ame",),
         "destination": "/me/",
     },
-    "ADD --checksum=$c http://x/$u /": {"checksum": "sha256:0", "sources": ("http://x/me",)},
+    "ADD --checksum=$c http://x/$u /": {"checksum": f"sha256:{'0' * 64}", "sources": ("http://x/me",)},
     "RUN $u": {"text": "RUN $u"},
     "CMD $u": {"text": "CMD $u"},
 }
@@ -255,7 +255,13 @@ EXPANDED = {
 
 @pytest.mark.parametrize("text", EXPANDED)
 def test_what_is_expanded(text: str) -> None:
-    variables = {"ports": "80 53/udp 7000-7001", "u": "me", "sig": "SIGINT", "m": "640", "c": "sha256:0"}
+    variables = {
+        "ports": "80 53/udp 7000-7001",
+        "u": "me",
+        "sig": "SIGINT",
+        "m": "640",
+        "c": f"sha256:{'0' * 64}",
+    }
     (found,) = run(scope(environment=variables), text)
     assert {name: getattr(found, name) for name in EXPANDED[text]} == EXPANDED[text]
 
@@ -316,3 +322,18 @@ def test_global_arguments_have_the_same_limit() -> None:
     text = "\n".join(["ARG a=0123456789abcdef", *["ARG a=$a$a"] * 17, "FROM scratch"])
     with pytest.raises(InputError, match=r"^Dockerfile:18: .*longer than 1048576"):
         plan(parse(text, file="Dockerfile"))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ADD --checksum=$none http://x/y /", "ADD --checksum=: expected sha256"),
+        ("ADD --checksum=$short http://x/y /", "ADD --checksum=sha256:0: expected sha256"),
+        ("ADD --checksum=$sum y /", "ADD --checksum is for what an address has"),
+    ],
+)
+def test_a_checksum_of_variables_is_one(line: str, said: str) -> None:
+    add = parse(f"FROM scratch\n{line}\n", file="Dockerfile").stages[0].instructions[0]
+    given = {"short": "sha256:0", "sum": f"sha256:{'0' * 64}"}
+    with pytest.raises(InputError, match=f"^Dockerfile:2: {said}"):
+        Scope(given={}, outer={}, environment=given).enter(add)
