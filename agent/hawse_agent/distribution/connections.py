@@ -181,7 +181,7 @@ class Connections:
             sent["Content-Length"] = "0"
         try:
             connection.request(
-                method, path, None if body is None else body.open(), sent, encode_chunked=chunked
+                method, path, None if body is None else _exactly(body), sent, encode_chunked=chunked
             )
         except (BrokenPipeError, ConnectionResetError):
             if body is None:
@@ -244,6 +244,19 @@ class Connections:
                 self._idle.setdefault((target.scheme, target.netloc), []).append(connection)
                 return
         connection.close()
+
+
+def _exactly(body: Body) -> Iterable[bytes]:
+    """As much as was announced, never more: the other side would take the rest for our next request."""
+    left = body.size
+    for piece in body.open():
+        if left is not None:
+            left -= len(piece)
+            if left < 0:
+                raise ProtocolError(f"what is sent is longer than the {body.size} bytes that were announced")
+        yield piece
+    if left:
+        raise ProtocolError(f"what is sent ends {left} bytes before the {body.size} that were announced")
 
 
 def _cut(sock: socket.socket) -> None:

@@ -32,6 +32,8 @@ _ATTEMPTS = 5
 _PASSING = (408, 500, 502, 503, 504)
 _MOST_WAITED = 60.0
 """Seconds that a registry may have us wait, in all, when it asks for less haste."""
+_MOST_ASKED = 20
+"""How often it may do so."""
 _TOKEN_SECONDS = 60.0
 """How long a token is good when the service does not say: so it is specified."""
 _MARGIN = 5.0
@@ -78,6 +80,7 @@ class Patience:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._failures = 0
+        self._asked = 0
         self._waited = 0.0
 
     def progressed(self) -> None:
@@ -87,10 +90,12 @@ class Patience:
         """Waits until it may be tried again; raises `error` when it may not."""
         self._failures += 1
         if isinstance(error, Refused) and error.retry_after is not None and error.status in (429, 503):
-            self._waited += error.retry_after
-            if self._waited > _MOST_WAITED:
+            wait = max(error.retry_after, _pause(self._failures))
+            self._asked += 1
+            self._waited += wait
+            if self._asked >= _MOST_ASKED or self._waited > _MOST_WAITED:
                 raise error
-            self._endpoint.connections.cancel.pause(error.retry_after)
+            self._endpoint.connections.cancel.pause(wait)
         elif self._failures >= _ATTEMPTS or not self._passes(error):
             raise error
         else:

@@ -264,6 +264,17 @@ class Repository:
                 if isinstance(error, Stopped) or not self.leave(endpoint):
                     raise self._failed(error, blob.digest) from error
 
+    def configuration(self, config: Descriptor) -> bytes:
+        """An image's configuration, verified. Raises InputError for one that is too large to be one."""
+        if config.size > MAX_JSON:
+            raise InputError(f"{config.digest} is larger than any configuration: not an image")
+        while True:
+            data = b"".join(self.blob(config))
+            if (got := sha256(data)) == config.digest:
+                return data
+            if not self.leave():
+                raise ProtocolError(f"blob {config.digest} is damaged: its digest is {got}")
+
     def leave(self, endpoint: Endpoint | None = None) -> bool:
         """Ask this mirror (by default the one in use) no more; False when there is nobody else to ask."""
         left = endpoint or self._endpoints[0]
@@ -390,7 +401,7 @@ class Repository:
         left = None if blob.size is None else blob.size - offset
         if offset and left:
             headers["Content-Range"] = f"{offset}-{offset + left - 1}"
-        if left == 0:
+        if left is not None and left <= 0:
             return where
         with self._origin.request(
             "PATCH", where, headers, Body(open=lambda: blob.open(offset), size=left)

@@ -35,6 +35,8 @@ def import_tarball(
 ) -> Image:
     """An image of one layer from the tar of a root directory: plain, gzip, zstd, bzip2 or xz."""
     names = [reference.canonical(ref)] if ref else []
+    if ref and reference.parse(ref).digest:
+        raise InputError(f"{ref}: refusing to import an image with a digest reference")
     config = apply_changes({}, changes)
     with store.hold() as hold:
         with store.blob_writer() as writer:

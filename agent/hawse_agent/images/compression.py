@@ -8,14 +8,17 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
+from collections.abc import Callable
 from typing import Literal, Protocol
 
-from hawse_agent.errors import ProtocolError
+from hawse_agent.errors import InputError, ProtocolError
 from hawse_agent.linux.zstd import ZstdReader
 
 Kind = Literal["", "gzip", "zstd", "bzip2", "xz"]
 
 _PIECE = 1 << 18
+_XZ_MEMORY = 80 << 20
+"""Bytes. What `xz -9` makes takes 65 MB to unpack; a stream can ask for 4 GB."""
 _GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
 _ZSTD_SKIPPABLE = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
 
@@ -46,7 +49,7 @@ def plain(stream: Readable) -> Readable:
         case "bzip2":
             return _Decompressed(ahead, bz2.BZ2Decompressor, "bzip2")
         case "xz":
-            return _Decompressed(ahead, lzma.LZMADecompressor, "xz")
+            return _Decompressed(ahead, _xz, "xz")
         case "":
             return ahead
 
@@ -102,10 +105,14 @@ class _Gzip:
         return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
+def _xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+
 class _Decompressed:
     """At most what was asked for is unpacked at a time, however well it was compressed."""
 
-    def __init__(self, stream: Readable, new: type[_Decompressor], name: str) -> None:
+    def __init__(self, stream: Readable, new: Callable[[], _Decompressor], name: str) -> None:
         self._stream = stream
         self._new = new
         self._name = name
@@ -139,5 +146,12 @@ class _Decompressed:
     def _decompress(self, data: bytes, size: int) -> bytes:
         try:
             return self._current.decompress(data, size)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+        except lzma.LZMAError as error:
+            if "limit" in str(error).lower():
+                raise InputError(
+                    f"xz: unpacking it takes more than {_XZ_MEMORY >> 20} MB of memory",
+                    hint="compress it with xz -9 or less, or with zstd",
+                ) from error
+            raise ProtocolError(f"{self._name}: the data is damaged: {error}") from error
+        except (zlib.error, OSError, EOFError) as error:
             raise ProtocolError(f"{self._name}: the data is damaged: {error}") from error

@@ -22,7 +22,7 @@ from typing import Any
 from hawse_agent.distribution import manifest
 from hawse_agent.distribution.cancel import Cancel, Stopped
 from hawse_agent.distribution.credentials import NOBODY, Credentials
-from hawse_agent.distribution.documents import MAX_JSON, parse_json, sha256
+from hawse_agent.distribution.documents import parse_json
 from hawse_agent.distribution.manifest import Descriptor, Platform
 from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client, Found, Repository
@@ -241,15 +241,9 @@ class _Pull:
     def _configuration(self, config: Descriptor) -> bytes:
         if self._store.blobs.has(config.digest):
             return self._store.blobs.read(config.digest)
-        if config.size > MAX_JSON:
-            raise InputError(f"{config.digest} is larger than any configuration: not an image")
-        while True:
-            data = b"".join(self._repository.blob(config))
-            if (got := sha256(data)) == config.digest:
-                self._store.blobs.put(data)
-                return data
-            if not self._repository.leave():
-                raise ProtocolError(f"blob {config.digest} is damaged: its digest is {got}")
+        data = self._repository.configuration(config)
+        self._store.blobs.put(data)
+        return data
 
     # -- one layer -------------------------------------------------------------------------------
 

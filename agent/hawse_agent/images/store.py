@@ -594,6 +594,11 @@ class ImageStore:
             ),
             added=time.time(),
         )
+        for blob in (parsed.config, *parsed.layers):
+            if blob.size != (size := self.blobs.size(blob.digest)):
+                raise InputError(
+                    f"image {image_id}: {blob.digest} has {size} bytes, its manifest says {blob.size}"
+                )
         for layer in record.layers:
             self.blobs.path(layer.diff_id)  # a digest, so that it can be a name in layers/
         image_of(image_id, record, (), ())

@@ -11,13 +11,18 @@ import io
 from functools import cache
 from typing import Any, Protocol
 
-from hawse_agent.errors import HostRefused, ProtocolError
+from hawse_agent.errors import HostRefused, InputError, ProtocolError
 
 DEFAULT_LEVEL = 3
 
 _CHUNK = 128 * 1024
 _CONTINUE, _END = 0, 2
 _COMPRESSION_LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
+_SETTERS = ("ZSTD_CCtx_setParameter", "ZSTD_DCtx_setParameter")
+_WINDOW_LOG_MAX = 100
+_WINDOW_LOG = 26
+"""64 MB: all that `zstd` makes without --long or --ultra -22; a frame may ask for twice that otherwise."""
+_WINDOW_TOO_LARGE = 16
 
 
 class Source(Protocol):
@@ -40,6 +45,8 @@ class ZstdReader(io.RawIOBase):
         self._raw = raw
         self._zstd = _required()
         self._context = ctypes.c_void_p(self._zstd.ZSTD_createDCtx())
+        code = self._zstd.ZSTD_DCtx_setParameter(self._context, _WINDOW_LOG_MAX, _WINDOW_LOG)
+        _check(self._zstd, code, "the window cannot be limited")
         self._input = _Buffer()
         self._data = b""
         self._ended = True
@@ -148,8 +155,9 @@ def _library() -> ctypes.CDLL | None:
         return None
     for name in ("ZSTD_createDCtx", "ZSTD_createCCtx"):
         getattr(library, name).restype = ctypes.c_void_p
-    for name in ("ZSTD_decompressStream", "ZSTD_compressStream2", "ZSTD_CCtx_setParameter"):
+    for name in ("ZSTD_decompressStream", "ZSTD_compressStream2", *_SETTERS):
         getattr(library, name).restype = ctypes.c_size_t
+    library.ZSTD_getErrorCode.argtypes = (ctypes.c_size_t,)
     library.ZSTD_isError.argtypes = (ctypes.c_size_t,)
     library.ZSTD_getErrorName.argtypes = (ctypes.c_size_t,)
     library.ZSTD_getErrorName.restype = ctypes.c_char_p
@@ -165,6 +173,11 @@ def _required() -> ctypes.CDLL:
 
 def _check(library: ctypes.CDLL, code: int, what: str) -> int:
     if library.ZSTD_isError(code):
+        if library.ZSTD_getErrorCode(code) == _WINDOW_TOO_LARGE:
+            raise InputError(
+                f"zstd: unpacking it takes more than {1 << _WINDOW_LOG >> 20} MB of memory",
+                hint="compress it without --long and --ultra",
+            )
         raise ProtocolError(f"zstd: {what}: {library.ZSTD_getErrorName(code).decode()}")
     return code
 

@@ -79,9 +79,10 @@ class Registries:
             top = repository.manifest(name.digest or name.tag)
             document = parse_json(top.data, f"the manifest of {name.familiar}")
             if manifest.is_index(document):
-                platforms = [_platform(entry.get("platform")) for entry in document["manifests"]]
+                entries = document["manifests"]
+                platforms = [_platform(entry.get("platform")) for entry in entries if isinstance(entry, dict)]
             else:
-                config = b"".join(repository.blob(manifest.parse(document, name.familiar).config))
+                config = repository.configuration(manifest.parse(document, name.familiar).config)
                 platforms = [_platform(parse_json(config, f"the configuration of {name.familiar}"))]
         return Response(
             json={

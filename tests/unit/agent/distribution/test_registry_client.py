@@ -24,7 +24,7 @@ from hawse_agent.distribution.manifest import Descriptor
 from hawse_agent.distribution.registry import Client, Repository, Upload
 from hawse_agent.distribution.search import search
 from hawse_agent.distribution.settings import RegistrySettings
-from hawse_agent.errors import HostRefused, NotFound, ProtocolError, Unauthorized
+from hawse_agent.errors import HostRefused, InputError, NotFound, ProtocolError, Unauthorized
 
 Start = Callable[[Fake], Fake]
 
@@ -151,6 +151,39 @@ def test_too_many_requests_are_waited_for_as_long_as_is_asked(serve: Start) -> N
     with repository(fake) as opened:
         assert opened.manifest("1").data == MANIFEST
     assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize("after", ["0", "Fri, 01 Jan 2010 00:00:00 GMT"])
+def test_a_registry_that_has_us_wait_for_nothing_is_given_up(
+    serve: Start, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(endpoint, "_pause", lambda failures: 0.001)
+    monkeypatch.setattr(Cancel, "pause", lambda self, seconds: pauses.append(seconds))
+    fake = serve(a_fake(statuses=[(429, {"Retry-After": after})], broken=True))
+    with pytest.raises(HostRefused, match="refuses more for now"), repository(fake) as opened:
+        opened.manifest("1")
+    assert (len(fake.requests), set(pauses)) == (20, {0.001})
+
+
+@pytest.mark.parametrize("size", [100, len(BLOB) + 1])
+def test_an_upload_is_never_longer_or_shorter_than_announced(serve: Start, size: int) -> None:
+    """The rest would be the next request."""
+    fake = serve(a_fake())
+    with pytest.raises(ProtocolError, match="what is sent"), repository(fake) as opened:
+        opened.upload(Upload(open=lambda offset: iter([BLOB[offset:]]), size=size, digest=lambda: "x"))
+    assert len(fake.requests) <= 2
+
+
+def test_a_configuration_is_verified_and_bounded(serve: Start) -> None:
+    fake = serve(a_fake())
+    fake.blobs["sha256:" + "0" * 64] = b"{}"
+    with repository(fake) as opened:
+        with pytest.raises(ProtocolError, match="is damaged"):
+            opened.configuration(Descriptor(digest="sha256:" + "0" * 64, size=2))
+        with pytest.raises(InputError, match="larger than any configuration"):
+            opened.configuration(Descriptor(digest=DESCRIPTOR.digest, size=5 << 20))
+        assert opened.configuration(DESCRIPTOR) == BLOB
 
 
 @pytest.mark.parametrize(

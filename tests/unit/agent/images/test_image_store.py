@@ -573,6 +573,25 @@ def test_import_of_what_is_no_tar_leaves_nothing(store: ImageStore, paths: Paths
     assert kept(paths) == (0, 0, 0)
 
 
+def test_import_notes_no_digest(store: ImageStore) -> None:
+    with pytest.raises(InputError, match="digest reference"):
+        archive.import_tarball(io.BytesIO(BASE), store, "root:1@sha256:" + "ab" * 32)
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("which", ["config", "layers"])
+@pytest.mark.parametrize("size", [-5, 5, 1 << 40])
+def test_a_size_that_is_not_the_blobs_is_refused(store: ImageStore, which: str, size: int) -> None:
+    """A push would announce it."""
+    configuration = config([sha256(BASE)])
+    document = json.loads(manifest(configuration, [BASE]))
+    (document["config"] if which == "config" else document["layers"][0])["size"] = size
+    data = json.dumps(document).encode()
+    put(store, BASE, configuration, data)
+    with pytest.raises(InputError, match=rf"bytes, its manifest says {size}"):
+        store.commit_manifest(sha256(data), ["a"])
+
+
 def test_image_in_hand_is_not_removed(store: ImageStore) -> None:
     image = commit(store, BASE, names=("base:1", "base:2"))
     with store.using("base:1"):

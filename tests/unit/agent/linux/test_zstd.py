@@ -8,7 +8,7 @@ import os
 import pytest
 import zstandard
 
-from hawse_agent.errors import ProtocolError
+from hawse_agent.errors import InputError, ProtocolError
 from hawse_agent.linux import zstd
 
 pytestmark = pytest.mark.skipif(not zstd.available(), reason="no libzstd here")
@@ -46,6 +46,18 @@ def test_writes_an_empty_frame() -> None:
     out = io.BytesIO()
     zstd.ZstdWriter(out).close()
     assert zstd.ZstdReader(io.BytesIO(out.getvalue())).readall() == b""
+
+
+def test_a_window_that_takes_much_memory_is_refused() -> None:
+    for log, fits in ((26, True), (27, False)):
+        parameters = zstandard.ZstdCompressionParameters(window_log=log, compression_level=1)
+        packing = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        reader = zstd.ZstdReader(io.BytesIO(packing.compress(DATA) + packing.flush()))
+        if fits:
+            assert reader.readall() == DATA
+        else:
+            with pytest.raises(InputError, match="more than 64 MB of memory"):
+                reader.readall()
 
 
 def test_cut_stream() -> None:
