@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hawse_agent.distribution.reference import is_digest
 from hawse_agent.errors import InputError, NotFound, NotSupported
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -127,8 +128,9 @@ def as_oci(layer: Descriptor) -> Descriptor:
 def descriptor(data: Any, what: str) -> Descriptor:
     if (
         not isinstance(data, dict)
-        or not isinstance(data.get("digest"), str)
-        or not isinstance(data.get("size"), int)
+        or not is_digest(data.get("digest"))
+        or type(data.get("size")) is not int
+        or data["size"] < 0
     ):
         raise InputError(f"{what} has a damaged descriptor")
     return Descriptor(digest=data["digest"], size=data["size"], media_type=str(data.get("mediaType") or ""))

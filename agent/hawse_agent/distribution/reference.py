@@ -62,6 +62,11 @@ class Reference:
         return f"@{self.digest}" if self.digest else f":{self.tag}"
 
 
+def is_digest(value: object) -> bool:
+    """Of an algorithm that is known: only such a one may become the name of a file."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
 def parse(text: str) -> Reference:
     """Raises InputError for what is not the name of an image."""
     rest, at, digest = text.partition("@")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hawse_agent.distribution.manifest import Platform
-from hawse_agent.distribution.reference import canonical, familiar
+from hawse_agent.distribution.reference import canonical, familiar, is_digest
 from hawse_agent.errors import HostRefused, NotFound, OutOfSpace, ProtocolError
 from hawse_agent.spec.host import ImageSource, ImageVariant
 
@@ -211,7 +211,7 @@ class ImageStore:
         ProtocolError when the whole has another digest.
         """
         self._prepare()
-        path = self._partial / digest.removeprefix("sha256:")
+        path = self._partial / _file_name(digest)
         with self._disk(), self._locked(path) as file:
             if self.has(digest):
                 path.unlink(missing_ok=True)
@@ -319,7 +319,7 @@ class ImageStore:
         return self.directory / "partial"
 
     def _path(self, digest: str) -> Path:
-        return self._blobs / digest.removeprefix("sha256:")
+        return self._blobs / _file_name(digest)
 
     def _prepare(self) -> None:
         for directory in (self._blobs, self._partial):
@@ -448,3 +448,10 @@ def default_directory() -> Path:
     if home:
         return Path(home) / "images"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "hawse/images"
+
+
+def _file_name(digest: str) -> str:
+    """Raises ProtocolError for what would be a path."""
+    if not is_digest(digest):
+        raise ProtocolError(f"{digest[:80]!r} is no digest: expected sha256: and 64 digits")
+    return digest.removeprefix("sha256:")
