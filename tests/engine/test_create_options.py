@@ -149,6 +149,37 @@ def test_links_on_the_default_network(agent: AgentUnderTest, image: str) -> None
         assert "nobody" in said and "Unable to find image" not in said
 
 
+def test_whom_it_joins_or_is_linked_to_stays_who_it_was(agent: AgentUnderTest) -> None:
+    """Names change hands: ids are what a container keeps of others."""
+    keep = ("run", "-d", "--ipc", "shareable", "--name")
+    donor = out(agent, *keep, "donor", BUSYBOX, "sleep", "1000")
+    modes = [option for kind in ("--network", "--pid", "--ipc") for option in (kind, "container:donor")]
+    out(agent, "run", "-d", "--name", "sharer", *modes, BUSYBOX, "sleep", "1000")
+    out(agent, "run", "-d", "--name", "linked", "--link", "donor:d", BUSYBOX, "sleep", "1000")
+    shown = "{{with .HostConfig}}{{.NetworkMode}} {{.PidMode}} {{.IpcMode}}{{end}}"
+    assert out(agent, "inspect", "-f", shown, "sharer").split() == [f"container:{donor}"] * 3
+
+    out(agent, "rename", "donor", "renamed")
+    other = out(agent, *keep, "donor", BUSYBOX, "sleep", "1000")
+    out(agent, "restart", "-t", "0", "sharer", "linked")
+    spaces = [
+        [out(agent, "exec", c, "readlink", f"/proc/self/ns/{kind}") for kind in ("net", "pid", "ipc")]
+        for c in ("sharer", "renamed")
+    ]
+    assert spaces[0] == spaces[1]
+    assert f"d {donor[:12]} renamed" in out(agent, "exec", "linked", "cat", "/etc/hosts")
+    assert out(agent, "inspect", "-f", "{{.HostConfig.Links}}", "linked") == "[/renamed:/linked/d]"
+
+    out(agent, "rm", "-f", "renamed", "sharer")
+    assert out(agent, "inspect", "-f", "{{.HostConfig.Links}}", "linked") == "[]"
+    out(agent, "restart", "-t", "0", "linked")
+    assert other[:12] not in out(agent, "exec", "linked", "cat", "/etc/hosts")
+    out(agent, "run", "-d", "--name", "late", "--network", "container:donor", BUSYBOX, "sleep", "1000")
+    out(agent, "rm", "-f", "donor")
+    out(agent, *keep, "donor", BUSYBOX, "sleep", "1000")
+    assert f"No such container: {other}" in agent.docker("restart", "-t", "0", "late", code=1).stderr
+
+
 def test_links_on_a_network_of_ones_own(agent: AgentUnderTest) -> None:
     """A name that this container alone knows."""
     out(agent, "network", "create", "shop")

@@ -291,14 +291,13 @@ def hosts_file(
 
 
 def moved(hosts: str, link: Linked) -> str:
-    """A file of hosts in which a linked container has its new address."""
-    lines = hosts.splitlines()
-    return (
-        "\n".join(
-            f"{link.ipv4}\t{link.names}" if line.endswith(f"\t{link.names}") else line for line in lines
-        )
-        + "\n"
+    """A file of hosts in which a linked container has its new address, and its new name."""
+    known = [link.alias, link.id[:12]]
+    lines = (
+        f"{link.ipv4}\t{link.names}" if line.partition("\t")[2].split()[:2] == known else line
+        for line in hosts.splitlines()
     )
+    return "\n".join(lines) + "\n"
 
 
 _LOCALHOST = [

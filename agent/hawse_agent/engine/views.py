@@ -52,6 +52,8 @@ class ContainerView:
     endpoints: tuple[EndpointRecord, ...] = ()
     ports: tuple[PortRecord, ...] = ()
     warnings: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    """`name:alias`, with the names of today."""
 
     @property
     def id(self) -> str:

@@ -216,6 +216,34 @@ def _containers(item: str, spec: StackSpec, seen: ObservedHost) -> list[Operatio
     return operations
 
 
+def _by_name(spec: ContainerSpec, seen: ObservedHost) -> ContainerSpec:
+    """With the names that others have now in place of their ids, of which records are made; one that is gone
+    keeps its id, and is not the one whose name is wanted."""
+    names = {container.record.id: name for name, container in seen.containers.items()}
+
+    def named(reference: str) -> str:
+        if reference in seen.containers:
+            return reference
+        found = [name for identity, name in names.items() if identity.startswith(reference)]
+        return found[0] if len(found) == 1 else reference
+
+    def mode(given: str) -> str:
+        kind, _, other = given.partition(":")
+        return f"container:{named(other)}" if kind == "container" else given
+
+    def link(given: str) -> str:
+        other, _, alias = given.partition(":")
+        return f"{named(other)}:{alias or other}"
+
+    return replace(
+        spec,
+        network_mode=mode(spec.network_mode),
+        pid_mode=mode(spec.pid_mode),
+        ipc_mode=mode(spec.ipc_mode),
+        links=tuple(map(link, spec.links)),
+    )
+
+
 def _shares(spec: ContainerSpec) -> Iterable[tuple[str, str]]:
     """Fields by which it depends on one very container, each with that container's name."""
     for name in ("network_mode", "pid_mode", "ipc_mode"):
@@ -235,7 +263,7 @@ def _container(
     new_networks: set[str],
     new: set[str],
 ) -> list[Operation]:
-    current = existing.record.spec
+    current, wanted = _by_name(existing.record.spec, seen), _by_name(wanted, seen)
     changes = [*container_changes(current, wanted), *_image_change(wanted, existing, images, seen)]
     changes += [
         Change(field="network", old=e.network, new=f"{e.network} (new)")
@@ -245,7 +273,7 @@ def _container(
     changes += [
         Change(field=field, old=other, new=f"{other} (new)")
         for field, other in _shares(wanted)
-        if other in new
+        if other in new and getattr(current, field) == getattr(wanted, field)
     ]
     if changes:
         live = all(change.field.split(".")[0] in _LIVE_FIELDS for change in changes)

@@ -182,7 +182,7 @@ class ContainerSpec:
     dns_search: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    """`name:alias`: containers that it knows on the default network, which has no names."""
+    """`name:alias`, in a record `ID:alias`: whom it knows on the default network, which has no names."""
     extra_hosts: tuple[str, ...] = ()
     """`name:ip`."""
     cap_add: tuple[str, ...] = ()

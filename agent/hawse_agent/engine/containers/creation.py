@@ -81,8 +81,7 @@ class Creation:
         seccomp.check(spec.seccomp)
         resolve.signal_number(spec.stop_signal)
         self._networks.check(spec)
-        for link in spec.links:
-            self._register.record(link.partition(":")[0])
+        spec = self._sharing.pinned(spec)
         own_ids = self._sharing.has_own_ids(spec)
         lent = self._volumes.inherited(spec, self._register.record)
         mounted, anonymous = self._volumes.plan(spec, image, lent, inherit)

@@ -88,7 +88,7 @@ class Files:
     def prepare(self, record: ContainerRecord, image: Image, lease: Lease) -> RuntimeConfig:
         directory = self._paths.container(record.id)
         namespaces = self._sharing.namespaces(record.spec)
-        linked = tuple(self.linked(record, link) for link in record.spec.links)
+        linked = tuple(self._linked(record, other.id, alias) for other, alias in self._looking.linked(record))
         layers = self.layers(image)
         shared = self._sharing.shared_etc(record.spec)
         around = replace(
@@ -124,9 +124,8 @@ class Files:
         (self._paths.container(record.id) / "exit.json").unlink(missing_ok=True)
         return path
 
-    def linked(self, record: ContainerRecord, link: str) -> resolve.Linked:
-        name, _, alias = link.partition(":")
-        view = self._looking.get(name)
+    def _linked(self, record: ContainerRecord, other: str, alias: str) -> resolve.Linked:
+        view = self._looking.get(other)
         if not view.state.running:
             raise Conflict(
                 f"Cannot link to a non running container: /{view.name} AS /{record.spec.name}/{alias}"
@@ -150,13 +149,10 @@ class Files:
     def tell_linked(self, record: ContainerRecord) -> None:
         """Running containers that know this one by a link learn its new address."""
         for other, live in self._register.all():
-            for link in other.spec.links:
-                name = link.partition(":")[0]
-                if name != record.spec.name and not record.id.startswith(name):
-                    continue
-                if live.state.running:
+            for linked, alias in self._looking.linked(other):
+                if linked.id == record.id and live.state.running:
                     path = self._paths.container(other.id) / "etc" / "hosts"
-                    path.write_text(resolve.moved(path.read_text(), self.linked(other, link)))
+                    path.write_text(resolve.moved(path.read_text(), self._linked(other, linked.id, alias)))
 
     def surroundings(
         self, record: ContainerRecord, layers: tuple[Path, ...], namespaces: resolve.Namespaces

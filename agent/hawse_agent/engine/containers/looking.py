@@ -67,7 +67,15 @@ class Looking:
             state=live.state,
             endpoints=tuple(self._state.endpoints(record.id)),
             ports=tuple(self._state.ports(record.id)),
+            links=tuple(f"{other.spec.name}:{alias}" for other, alias in self.linked(record)),
         )
+
+    def linked(self, record: ContainerRecord) -> Iterator[tuple[ContainerRecord, str]]:
+        """Those that it knows by a link, each with its alias. One that is removed takes the link along."""
+        for link in record.spec.links:
+            other, _, alias = link.partition(":")
+            with contextlib.suppress(NotFound):
+                yield self._register.record(other), alias
 
     def record(self, reference: str) -> ContainerRecord:
         return self._register.record(reference)

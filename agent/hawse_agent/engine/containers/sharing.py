@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hawse_agent.engine import resolve
@@ -27,6 +28,26 @@ class Sharing:
     def tidy(self) -> None:
         """After a crash: ids whose container is not there are free."""
         self._ids.tidy(self._paths.containers)
+
+    def pinned(self, spec: ContainerSpec) -> ContainerSpec:
+        """With ids for the containers that it joins or is linked to, whose names may be others' one day.
+        Raises NotFound."""
+
+        def mode(given: str) -> str:
+            kind, _, other = given.partition(":")
+            return f"container:{self._register.record(other).id}" if kind == "container" else given
+
+        def link(given: str) -> str:
+            name, _, alias = given.partition(":")
+            return f"{self._register.record(name).id}:{alias or name}"
+
+        return replace(
+            spec,
+            network_mode=mode(spec.network_mode),
+            pid_mode=mode(spec.pid_mode),
+            ipc_mode=mode(spec.ipc_mode),
+            links=tuple(map(link, spec.links)),
+        )
 
     def namespaces(self, spec: ContainerSpec) -> resolve.Namespaces:
         return resolve.Namespaces(

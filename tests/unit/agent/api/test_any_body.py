@@ -217,7 +217,7 @@ def use(spec: ContainerSpec) -> None:
     assert len(hosts.splitlines()) == hosts.count("\n") == 6 + len(spec.extra_hosts)
     written = resolve.resolv_conf(spec, "", embedded=False, host_network=False)
     assert len(written.splitlines()) == written.count("\n")
-    json.dumps(hostconfig.host_config(spec), ensure_ascii=False).encode()
+    json.dumps(hostconfig.host_config(spec, spec.links), ensure_ascii=False).encode()
     configuration.exposed_ports(spec, None)
     assert codec.loads(ContainerSpec, codec.dumps(spec)) == spec
     raise Accepted(codec.dumps(spec))

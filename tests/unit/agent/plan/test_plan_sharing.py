@@ -12,6 +12,7 @@ from hawse_agent.spec.container import ContainerSpec
 from hawse_agent.spec.host import LABEL_STACK, StackSpec
 from hawse_agent.spec.records import ContainerRecord
 
+MODES = ("network_mode", "pid_mode", "ipc_mode")
 OWNED = {LABEL_STACK: "shop"}
 APP = ContainerSpec(name="app", image="x", labels=OWNED)
 
@@ -21,12 +22,18 @@ def observed(*specs: ContainerSpec) -> ObservedHost:
         images={"x": "sha256:1"},
         containers={
             spec.name: ObservedContainer(
-                record=ContainerRecord(id=spec.name, spec=spec, image_id="sha256:1", created=0.0),
+                record=ContainerRecord(id=f"id-of-{spec.name}", spec=spec, image_id="sha256:1", created=0.0),
                 status="running",
             )
             for spec in specs
         },
     )
+
+
+def pinned(spec: ContainerSpec, donor: str) -> ContainerSpec:
+    """As its record has it: with the other one's id."""
+    modes = {name: f"container:{donor}" for name in MODES if getattr(spec, name) == "container:app"}
+    return replace(spec, **modes)  # type: ignore[arg-type]
 
 
 def plan(seen: ObservedHost, *wanted: ContainerSpec) -> list[tuple[str, str, str]]:
@@ -52,3 +59,17 @@ def test_sharer_follows_the_container_that_it_shares(shared: dict[str, object], 
     changed = replace(APP, command=("new",))
     assert plan(seen, changed, side, other) == [("recreate", "app", "command"), ("recreate", "side", field)]
     assert plan(observed(side), APP, side) == [("create", "app", ""), ("recreate", "side", field)]
+
+
+@pytest.mark.parametrize("field", MODES)
+def test_records_know_others_by_id(field: str) -> None:
+    """Who joins one that is gone is made anew, though another one has its name."""
+    side = replace(APP, name="side", depends_on={"app": "started"}, **{field: "container:app"})  # type: ignore[arg-type]
+    changed = replace(APP, command=("new",))
+    seen = observed(APP, pinned(side, "id-of-app"))
+    assert plan(seen, APP, side) == []
+    assert plan(seen, APP, replace(side, **{field: "container:id-of-a"})) == []  # type: ignore[arg-type]
+    assert plan(seen, changed, side) == [("recreate", "app", "command"), ("recreate", "side", field)]
+    gone = pinned(side, "id-of-another")
+    assert plan(observed(APP, gone), APP, side) == [("recreate", "side", field)]
+    assert plan(observed(gone), APP, side) == [("create", "app", ""), ("recreate", "side", field)]

@@ -80,7 +80,7 @@ def inspect(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(executions) or None,
-        "HostConfig": host_config(spec),
+        "HostConfig": host_config(spec, view.links),
         **_id_mappings(record),
         "GraphDriver": {
             "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")},

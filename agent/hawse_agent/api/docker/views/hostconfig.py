@@ -11,7 +11,8 @@ from hawse_agent.spec.container import ContainerSpec, DeviceRate, LogConfig, Res
 from hawse_agent.spec.volume import Mount
 
 
-def host_config(spec: ContainerSpec) -> dict[str, Any]:
+def host_config(spec: ContainerSpec, links: Sequence[str]) -> dict[str, Any]:
+    """`links`: `name:alias` of those that it is linked to, with the names of today."""
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in spec.ports:
         last = f"-{port.host_port_last}" if port.host_port_last else ""
@@ -48,7 +49,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
         "Cgroup": "",
-        "Links": [_link_text(spec.name, link) for link in spec.links] or None,
+        "Links": [_link_text(spec.name, link) for link in links] or None,
         "OomScoreAdj": spec.oom_score_adj,
         "PidMode": spec.pid_mode,
         "Privileged": spec.privileged,
