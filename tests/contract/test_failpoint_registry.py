@@ -36,14 +36,14 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 NO_STEPS: dict[str, str] = {
     "makes a value of values": """
         replace ContainerRecord ContainerState ContainerView HealthView Lease Health Start ShimClient
-        Started Path int float str list isinstance len json.loads event.get link.partition names.new_id
+        Started Path int float str list isinstance len json.loads event.get names.new_id
         codec.loads self._paths.container self._paths.new_container self._paths.record_copy self._as_json
         health.as_json restarts _there _with_files frozenset codec.dumps draft.encoded self._records.values
         self._layers.items kept.keys kept.values""",
     "looks at what is there": """self._register.record self._register.find self._register.known
         self._images.get self._images.layer_dirs time.time time.monotonic self._sharing.has_own_ids
-        self._grace self._stop_signal self._volumes.plan self._volumes.inherited self._here
-        os.access cgroup.oom_kills spawned.cgroup.oom_notifier self._cgroup""",
+        self._sharing.pinned self._grace self._stop_signal self._volumes.plan self._volumes.inherited
+        self._here os.access cgroup.oom_kills spawned.cgroup.oom_notifier self._cgroup""",
     "refuses": """InputError Conflict HostRefused _start_failed checks.check resolve.check_platform
         resolve.command_line resolve.signal_number seccomp.check self._networks.check""",
     "is of this process alone, and ends with it": """self._images.using self._register.holding_name
