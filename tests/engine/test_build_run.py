@@ -297,6 +297,14 @@ def test_a_daemon_that_leaves_ends_its_builds(project: Project) -> None:
     assert "Using cache" in project.build(FROM + "RUN echo kept > /f\n")
 
 
+def test_the_hosts_network_is_not_a_files_to_give(project: Project) -> None:
+    dockerfile = FROM + "RUN --network=host readlink /proc/self/ns/net\n"
+    for words in ((), ("--network", "none")):
+        said = project.build(dockerfile, *words, code=1)
+        assert "Dockerfile:2: RUN --network=host: a file alone cannot give a step the host's network" in said
+    assert os.readlink("/proc/self/ns/net") in project.build(dockerfile, "--network", "host")
+
+
 def test_a_network_of_its_own(project: Project) -> None:
     network = project.agent.client.networks.create("of-build")
     try:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hawse_agent.images.tar import Entry, Kind
@@ -114,12 +114,19 @@ def _read(fd: int, parts: list[tuple[int, int]]) -> Iterator[bytes]:
 
 
 def digest(
-    found: Iterable[Found], *, owners: bool, known: Mapping[str, bytes] | None = None, below: str = ""
+    found: Iterable[Found],
+    *,
+    owners: bool,
+    known: Mapping[str, bytes] | None = None,
+    below: str = "",
+    check: Callable[[], None] = lambda: None,
 ) -> str:
     """Hex of a SHA-256 over names, kinds, modes, links, xattrs and data; not over times. `owners`:
-    theirs, too. `known`: SHA-256 of the data of files, by path; `below` is put before names for it."""
+    theirs, too. `known`: SHA-256 of the data of files, by path; `below` is put before names for it. `check`
+    is called between, and may raise: a hole of some hundred gigabytes takes as long as data."""
     total = hashlib.sha256()
     for one in found:
+        check()
         entry = one.entry
         head = [
             *(entry.name, entry.kind, entry.mode, entry.size, entry.link, entry.device),
@@ -128,32 +135,35 @@ def digest(
         ]
         total.update(json.dumps(head).encode())
         data = known.get(f"{below}{entry.name}") if known and entry.kind == "file" else None
-        total.update(_data_digest(entry, one.data) if data is None else data)
+        total.update(_data_digest(entry, one.data, check) if data is None else data)
     return total.hexdigest()
 
 
-def _data_digest(entry: Entry, data: Iterator[bytes]) -> bytes:
+def _data_digest(entry: Entry, data: Iterator[bytes], check: Callable[[], None]) -> bytes:
     """The same whether holes are stored or not."""
     own = hashlib.sha256()
     if entry.segments is None:
         for piece in data:
+            check()
             own.update(piece)
         return own.digest()
     at = 0
     for offset, size in entry.segments:
-        _zeros(own, offset - at)
+        _zeros(own, offset - at, check)
         left = size
         while left:
+            check()
             piece = next(data)
             own.update(piece)
             left -= len(piece)
         at = offset + size
-    _zeros(own, entry.size - at)
+    _zeros(own, entry.size - at, check)
     return own.digest()
 
 
-def _zeros(own: hashlib._Hash, count: int) -> None:
+def _zeros(own: hashlib._Hash, count: int, check: Callable[[], None]) -> None:
     piece = bytes(min(count, 1 << 16))
     while count > 0:
+        check()
         own.update(piece[:count])
         count -= len(piece)

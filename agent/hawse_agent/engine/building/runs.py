@@ -81,6 +81,11 @@ class Runs:
         self._arguments = arguments
         self._environment = environment
         self._others = others
+        if instruction.network == "host" and building.options.network != "host":
+            raise InputError(
+                "RUN --network=host: a file alone cannot give a step the host's network",
+                hint="--network host allows it",
+            )
         self._script, self._words = _words(draft, instruction)
 
     @property
@@ -227,7 +232,7 @@ class Runs:
             return self._others[mount.from_].diff_ids
         root, path = self._building.context.root, globs.clamped(mount.source)
         try:
-            return walk.digest(walk.walk(root, path), owners=False)
+            return walk.digest(walk.walk(root, path), owners=False, check=self._building.stopping.check)
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"RUN --mount: {mount.source} is not in the context") from None
 

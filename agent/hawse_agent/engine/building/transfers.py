@@ -171,7 +171,11 @@ class Transfers:
         real = tree.follow(root, path).strip("/")
         below = real if directory else real.rpartition("/")[0]
         digest = walk.digest(
-            walk.walk(root, path), owners=owners, known=known, below=f"{below}/" if below else ""
+            walk.walk(root, path),
+            owners=owners,
+            known=known,
+            below=f"{below}/" if below else "",
+            check=self._building.stopping.check,
         )
         unpacked = isinstance(self._instruction, Add) and not directory and self._unpacks(root, path)
         return Source(
