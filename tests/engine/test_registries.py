@@ -375,6 +375,11 @@ def test_a_pull_goes_on_after_the_daemon_was_killed(
         with ThreadPoolExecutor() as pool:
             pulling = pool.submit(agent.docker, "pull", pulled, code=None)
             assert proxy.serving.reached.wait(10)
+            partial = agent.root / "lib/partial"
+            deadline = time.monotonic() + 60
+            while not any(path.stat().st_size >= 500_000 for path in partial.iterdir()):
+                assert time.monotonic() < deadline  # it has been sent, and not yet written
+                time.sleep(0.01)
             agent.kill()
             assert pulling.result().returncode != 0
         proxy.serving.gate.set()

@@ -11,14 +11,14 @@ from hawse_agent.errors import InputError, NotSupported
 FLAGS = frozenset(
     (
         *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"),
-        *("relatime", "noatime", "strictatime", "diratime", "nodiratime"),
+        *("defaults", "relatime", "noatime", "strictatime", "diratime", "nodiratime"),
     )
 )
 _SETTINGS: Mapping[str, re.Pattern[str]] = {
     "size": re.compile(r"[0-9]{1,18}[kmgtpe%]?", re.IGNORECASE),
     "nr_blocks": re.compile(r"[0-9]{1,18}[kmgtpe]?", re.IGNORECASE),
     "nr_inodes": re.compile(r"[0-9]{1,18}[kmgtpe]?", re.IGNORECASE),
-    "mode": re.compile(r"[0-7]{1,4}"),
+    "mode": re.compile(r"0?[0-7]{1,4}"),
     "uid": re.compile(r"[0-9]{1,9}"),
     "gid": re.compile(r"[0-9]{1,9}"),
 }

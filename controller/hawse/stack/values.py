@@ -347,7 +347,7 @@ def short_tmpfs(value: Any) -> dict[str, Any]:
             mount["size"] = argument
         elif key == "mode":
             mount["mode"] = argument
-        else:
+        elif option != "defaults":
             options.append(option)
     try:
         tmpfs.check(options)

@@ -506,3 +506,39 @@ def test_wrong(config: dict[str, Any], text: str) -> None:
 def test_a_body_that_is_no_object() -> None:
     with pytest.raises(InputError, match="expected an object"):
         container_spec([], "")
+
+
+def test_what_dockerd_takes_without_meaning_is_taken() -> None:
+    spec = lowered(
+        ExposedPorts={"80-82/udp": {}, "90/TCP": {}},
+        host={
+            "Binds": ["/a:/b:delegated", "/c:/d:"],
+            "Tmpfs": {"/t": "defaults,mode=01777"},
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1.5MiB"}},
+        },
+    )
+    assert spec.expose == ("80/udp", "81/udp", "82/udp", "90/tcp")
+    assert [(mount.source, mount.target) for mount in spec.mounts[:2]] == [("/a", "/b"), ("/c", "/d")]
+    assert spec.mounts[2] == Mount(kind="tmpfs", target="/t")
+    assert spec.log.max_size == 3 << 19
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"Binds": ["/a:/b:nocopy"]},
+        {"Binds": ["/a:/b:ro,rw"]},
+        {"Binds": ["/a:/b:ro,ro"]},
+        {"Tmpfs": {"/t": "mode=99"}},
+        {"LogConfig": {"Type": "json-file", "Config": {"max-size": "0.1b"}}},
+        {"LogConfig": {"Type": "json-file", "Config": {"max-size": "1x"}}},
+    ],
+)
+def test_words_that_contradict_or_mean_nothing_here_are_refused(host: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        lowered(host=host)
+
+
+def test_backward_range_of_ports_is_refused() -> None:
+    with pytest.raises(InputError, match="goes backwards"):
+        lowered(ExposedPorts={"90-80": {}})

@@ -14,6 +14,10 @@ from hawse_agent.spec.volume import Mount, MountKind, Propagation
 _PROPAGATIONS: tuple[Propagation, ...] = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
 
+_WITHOUT_MEANING = ("z", "Z", "consistent", "cached", "delegated")
+"""Labels of SELinux, and words for macOS: dockerd takes them everywhere."""
+
+
 def all_mounts(config: Fields, host: Fields) -> tuple[Mount, ...]:
     given = (*_binds(host), *_mounts(host.objects("Mounts")), *_tmpfs(host.labels("Tmpfs")))
     return _with_volumes(config, _distinct(given))
@@ -33,19 +37,21 @@ def _bind(text: str) -> Mount:
     if len(parts) > 3:
         raise InputError(f"invalid volume specification: {text!r}")
     source, target = parts[0], _absolute(parts[1], f"invalid volume specification: {text!r}")
-    options = parts[2].split(",") if len(parts) == 3 else []
+    options = parts[2].split(",") if len(parts) == 3 and parts[2] else []
+    if len(set(options)) < len(options) or {"ro", "rw"} <= set(options):
+        raise InputError(f"invalid mode: {parts[2]} in {text!r}")
     read_only, no_copy, map_ids = False, False, False
     propagation: Propagation | None = None
     for option in options:
         if option in ("ro", "rw"):
             read_only = option == "ro"
-        elif option == "nocopy":
+        elif option == "nocopy" and not source.startswith("/"):
             no_copy = True
         elif source.startswith("/") and option in _PROPAGATIONS:
             propagation = _propagation(option)
         elif source.startswith("/") and option == "idmap":
             map_ids = True
-        elif option not in ("z", "Z"):  # SELinux labels, which other kernels do not have
+        elif option not in _WITHOUT_MEANING:
             raise InputError(f"invalid mode: {option} in {text!r}")
     if source.startswith("/"):
         return Mount(
@@ -139,7 +145,7 @@ def _tmpfs_mount(target: str, options: str) -> Mount:
             size = int(number[1]) << _SHIFTS[number[2].lower()]
         elif name == "mode":
             mode = int(value, 8)
-        elif name not in ("ro", "rw"):
+        elif name not in ("ro", "rw", "defaults"):
             others.append(word)
     return Mount(
         kind="tmpfs",

@@ -118,16 +118,24 @@ def _host_ports(text: str, port: str) -> tuple[int, int]:
 
 
 def exposed(given: dict[str, Any]) -> tuple[str, ...]:
-    """`80/tcp`, each once."""
-    return tuple(dict.fromkeys(f"{number}/{protocol}" for number, protocol in map(_port, given)))
+    """`80/tcp`, each once; `80-89/tcp` is ten of them."""
+    found: dict[str, None] = {}
+    for text in given:
+        numbers, slash, protocol = text.partition("/")
+        first, _, last = numbers.partition("-")
+        (low, kind), (high, _) = (_port(f"{end}{slash}{protocol}") for end in (first, last or first))
+        if high < low:
+            raise InputError(f'invalid port specification: "{numbers}": it goes backwards')
+        found |= dict.fromkeys(f"{number}/{kind}" for number in range(low, high + 1))
+    return tuple(found)
 
 
 def _port(text: str) -> tuple[int, Literal["tcp", "udp"]]:
     number, _, protocol = text.partition("/")
     if not re.fullmatch(r"[0-9]{1,5}", number) or not 0 < int(number) < 65536:
         raise InputError(f'invalid port specification: "{number}": expected 1 to 65535, as in 80/tcp')
-    if protocol in ("", "tcp"):
+    if protocol.lower() in ("", "tcp"):
         return int(number), "tcp"
-    if protocol == "udp":
+    if protocol.lower() == "udp":
         return int(number), "udp"
     raise NotSupported(f"protocol {protocol!r} of port {number} is not supported: tcp and udp are")

@@ -88,10 +88,11 @@ _LOG_OPTIONS = ("labels", "labels-regex", "env", "env-regex", "tag")
 
 
 def _size(text: str, where: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,12})([bkmg]?)b?", text, re.IGNORECASE | re.ASCII)
-    if match is None or int(match[1]) == 0:
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kmgt]?)i?b?", text, re.IGNORECASE | re.ASCII)
+    size = 0 if match is None else int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+    if not 0 < size < 1 << 63:
         raise InputError(f"{where}: invalid size: '{text}'")
-    return int(match[1]) << {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
+    return size
 
 
 def _count(text: str) -> int:
