@@ -120,13 +120,15 @@ class ParentEnd:
 
     def go(self) -> None:
         """Returns when the program runs; raises StartFailed."""
-        self._send(_GO)
+        heard = self._send(_GO)
         try:
             message, _ = self._receive()
         except TimeoutError as error:
             raise StartFailed("the program does not start: is something frozen?", step="exec") from error
         if message:
             raise _start_failed(json.loads(message))
+        if not heard:  # it was killed while it waited: this end of file is no program's
+            raise StartFailed("the container's process ended before its program", step="exec")
 
     def close(self) -> None:
         self._sock.close()
@@ -139,11 +141,13 @@ class ParentEnd:
                 continue
             return message, ancillary
 
-    def _send(self, word: bytes) -> None:
+    def _send(self, word: bytes) -> bool:
+        """False when the child has gone: the reason, if it could tell one, is the next thing to be read."""
         try:
             self._sock.send(word)
         except BrokenPipeError:
-            pass  # the child has failed: the reason is the next thing to be read
+            return False
+        return True
 
 
 def _start_failed(report: dict[str, str | int]) -> StartFailed:
