@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import threading
 import time
@@ -281,3 +283,14 @@ def test_a_proxys_password_is_written_down_nowhere(project: Project) -> None:
         ["grep", "-rl", "--devices=skip", "PaSsWoRd", str(project.agent.root)], capture_output=True, text=True
     )
     assert found.stdout == ""
+
+
+def test_an_interrupt_waits_for_no_registry(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        project.write({"Dockerfile": f"FROM 127.0.0.1:{silent.getsockname()[1]}/a\n"})
+        building = subprocess.Popen(["docker", "build", str(project.directory)], env=project.environment)
+        silent.accept()[0].close()  # it has no TLS
+        with silent.accept()[0]:
+            building.send_signal(signal.SIGINT)
+            building.wait(20)
+            project.nothing_is_left()

@@ -33,6 +33,7 @@ from hawse_agent.build.scope import Scope
 from hawse_agent.build.sources import check_sources
 from hawse_agent.build.stages import SCRATCH, Plan, PlannedStage, normal_platform, plan
 from hawse_agent.distribution import manifest, reference
+from hawse_agent.distribution.cancel import Cancel
 from hawse_agent.engine.building.stage import Counter, Finished, StageBuilder, telling
 from hawse_agent.engine.building.stopping import Stopping
 from hawse_agent.engine.building.surroundings import Building, Tell
@@ -354,7 +355,9 @@ class _Build:
         if image is None or (building.options.pull and _is_named(image, name)):
             parsed = reference.parse(name)
             credentials = building.options.keyring.get(parsed.registry)
-            image = self._images.pull(name, building.tell, credentials)
+            cancel = Cancel()
+            with building.stopping.ending(cancel):
+                image = self._images.pull(name, building.tell, credentials, cancel=cancel)
         for layer in image.layers:
             building.hold.add_layer(layer)
         if self._here(image.id) is None:
