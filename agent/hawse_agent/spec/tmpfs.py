@@ -11,7 +11,7 @@ from hawse_agent.errors import InputError, NotSupported
 FLAGS = frozenset(
     (
         *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"),
-        *("defaults", "relatime", "noatime", "strictatime", "diratime", "nodiratime"),
+        *("relatime", "noatime", "strictatime", "diratime", "nodiratime"),
     )
 )
 _SETTINGS: Mapping[str, re.Pattern[str]] = {

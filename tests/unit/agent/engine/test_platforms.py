@@ -10,13 +10,14 @@ from hawse_agent.errors import InputError
 from hawse_agent.spec import codec
 from hawse_agent.spec.host import HostSpec, ImageSource, ImageVariant, Item, StackSpec, TaskSpec
 
+M1, M2 = ("sha256:" + digit * 64 for digit in "12")
 HOST = Platform(architecture="arm64", variant="v8")
-OTHER = ImageVariant(platform="linux/arm64", id="i2", manifest="m2", blobs=("m2", "i2"), size=2)
+OTHER = ImageVariant(platform="linux/arm64", id="i2", manifest=M2, blobs=(M2, "i2"), size=2)
 SOURCE = ImageSource(
-    reference="app:1", id="i1", manifest="m1", blobs=("m1", "i1"), platform="linux/amd64", others=(OTHER,)
+    reference="app:1", id="i1", manifest=M1, blobs=(M1, "i1"), platform="linux/amd64", others=(OTHER,)
 )
 FITTING = ImageSource(
-    reference="app:1", id="i2", manifest="m2", blobs=("m2", "i2"), size=2, platform="linux/arm64"
+    reference="app:1", id="i2", manifest=M2, blobs=(M2, "i2"), size=2, platform="linux/arm64"
 )
 
 

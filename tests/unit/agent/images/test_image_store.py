@@ -588,7 +588,7 @@ def test_a_size_that_is_not_the_blobs_is_refused(store: ImageStore, which: str, 
     (document["config"] if which == "config" else document["layers"][0])["size"] = size
     data = json.dumps(document).encode()
     put(store, BASE, configuration, data)
-    with pytest.raises(InputError, match=rf"bytes, its manifest says {size}"):
+    with pytest.raises(InputError, match=f"bytes, its manifest says {size}|damaged descriptor"):
         store.commit_manifest(sha256(data), ["a"])
 
 

@@ -135,7 +135,7 @@ def _tmpfs(given: dict[str, str]) -> tuple[Mount, ...]:
 
 def _tmpfs_mount(target: str, options: str) -> Mount:
     """`rw,exec,size=64m,mode=1777`, as mount(8) has them."""
-    words = [word for word in options.split(",") if word]
+    words = [word for word in options.split(",") if word not in ("", "defaults")]
     tmpfs.check(words)
     size, mode = 0, Mount.tmpfs_mode
     others = []
@@ -145,7 +145,7 @@ def _tmpfs_mount(target: str, options: str) -> Mount:
             size = int(number[1]) << _SHIFTS[number[2].lower()]
         elif name == "mode":
             mode = int(value, 8)
-        elif name not in ("ro", "rw", "defaults"):
+        elif name not in ("ro", "rw"):
             others.append(word)
     return Mount(
         kind="tmpfs",
