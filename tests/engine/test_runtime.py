@@ -544,10 +544,12 @@ def test_terminal(machine: Machine) -> None:
 
 
 def test_init_reaps_and_passes_signals_on(machine: Machine) -> None:
-    script = "(sleep 0.01 &) ; trap 'echo term; exit 7' TERM; echo up; sleep 5 & wait"
+    script = """
+        until test "$(cat /proc/1/comm)" = hawse-init; do sleep 0.01; done
+        (sleep 0.01 &) ; trap 'echo term; exit 7' TERM; echo up; sleep 5 & wait
+    """
     with started(machine.config("sh", "-c", script, init=True)) as (spawned, output):
         assert os.read(output, 3) == b"up\n"
-        assert Path(f"/proc/{spawned.pid}/comm").read_text() == "hawse-init\n"
         os.kill(spawned.pid, signal.SIGTERM)
         assert read_all(output) == "term\n"
         _, status = os.waitpid(spawned.pid, 0)
