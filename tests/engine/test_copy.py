@@ -11,8 +11,10 @@ import socket
 import stat
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -657,3 +659,26 @@ def test_events_of_copies(agent: AgentUnderTest) -> None:
     )
     wanted = ["archive-path", "extract-to-dir", "export"]
     assert [event["Action"] for event in found if event["Action"] in wanted] == wanted
+
+
+def test_removal_and_readers_do_not_disturb_each_other(agent: AgentUnderTest) -> None:
+    def read(container_id: str, over: threading.Event) -> set[int]:
+        found = set()
+        while not over.is_set():
+            download = Download(agent, f"/containers/{container_id}/archive?path=/etc")
+            found.add(download.answer.status)
+            with contextlib.suppress(http.client.IncompleteRead):
+                download.answer.read()
+            download.close()
+        return found
+
+    for _ in range(8):
+        made, over = agent.client.containers.create(BUSYBOX, "true"), threading.Event()
+        with ThreadPoolExecutor() as pool:
+            readers = [pool.submit(read, str(made.id), over) for _ in range(3)]
+            try:
+                made.remove()
+            finally:
+                over.set()
+            for reader in readers:
+                assert reader.result() <= {200, 404, 409}

@@ -159,6 +159,7 @@ class Copies:
             with _running(pidfd, record, mounts=mounts) as seen:
                 yield seen
             return
+        _exists(self._containers, record.id)  # whose files are going is not looked into
         stack = self._containers.stack(record)
         try:
             with refused("look into the container"):
@@ -214,9 +215,8 @@ def _running(pidfd: int, record: ContainerRecord, *, mounts: bool = True) -> Ite
     try:
         try:
             root = view.running(pidfd) if mounts else view.bare(pidfd)
-        except ProcessLookupError:
-            check()
-            raise
+        except ProcessLookupError:  # it has left its namespaces: it is about to have ended
+            raise Conflict(f"container {record.id} ended before its files were copied") from None
         try:
             yield _View(root=root, check=check, ids=record.ids)
         finally:
@@ -227,9 +227,11 @@ def _running(pidfd: int, record: ContainerRecord, *, mounts: bool = True) -> Ite
 
 def _exists(containers: Containers, container_id: str) -> None:
     try:
-        containers.record(container_id)
+        going = containers.record(container_id).removing
     except NotFound:
-        raise Conflict(f"container {container_id} was removed while its files were copied") from None
+        going = True
+    if going:
+        raise Conflict(f"container {container_id} was removed while its files were copied")
 
 
 @contextmanager

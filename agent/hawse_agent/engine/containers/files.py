@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -25,6 +25,9 @@ from hawse_agent.runtime.view import Stack
 from hawse_agent.spec import codec
 from hawse_agent.spec.records import ContainerRecord
 from hawse_agent.spec.runtime import RuntimeConfig
+
+_READERS = 64
+"""More than look into one container at one moment."""
 
 
 class Files:
@@ -182,6 +185,16 @@ def _read_or_empty(path: Path) -> str:
 
 
 def remove_tree(directory: Path) -> None:
-    """Also when it is half gone already; any other failure is raised, so that nothing stays unnoticed."""
-    with contextlib.suppress(FileNotFoundError):
-        tree.remove(directory)
+    """Also when it is half gone already; any other failure is raised, so that nothing stays unnoticed.
+
+    Who looked into a container when its removal began may still make his mount point there, once.
+    """
+    for left in reversed(range(_READERS)):
+        try:
+            tree.remove(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or not left:
+                raise
