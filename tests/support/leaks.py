@@ -85,6 +85,17 @@ def wait_for(before: Snapshot, directory: Path, timeout: float = TIMEOUT) -> lis
     raise AssertionError("unreachable")
 
 
+def settle(directory: Path, timeout: float = TIMEOUT) -> None:
+    """Until what goes in the background is gone: for what prepares more than one test and ended something."""
+    deadline, last = time.monotonic() + timeout, snapshot(directory)
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        now = snapshot(directory)
+        if now == last:
+            return
+        last = now
+
+
 def _settled(before: Snapshot, after: Snapshot) -> Snapshot:
     """What was there before, less what goes without the test: processes that had ended and were still to be
     reaped, and mounts that are gone with their directory (whoever removes that, in a namespace where

@@ -175,9 +175,13 @@ class _Files:
             return False
         fresh = self._since(own.st_ino)
         self._open += fresh
-        if fresh:
-            self._hold()
+        if fresh and self._hold():
             fcntl.flock(self._open[-1 - len(fresh)], fcntl.LOCK_UN)
+        elif fresh:  # the youngest is being retired: what is held till now leads to where it will be
+            for fd in fresh:
+                self._gaps.discard(fd)
+                os.close(fd)
+            del self._open[-len(fresh) :]
         return bool(fresh)
 
     def _since(self, own: int) -> list[int]:
