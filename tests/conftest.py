@@ -13,12 +13,21 @@ if SESSION is not None:
     isolation.use_own_tmp(SESSION)
 
 
+@pytest.fixture(scope="module")
+def _settling() -> list[bool]:
+    """Filled by the first test of a file that looks for leaks."""
+    return []
+
+
 @pytest.fixture
-def no_leaks() -> Iterator[None]:
+def no_leaks(_settling: list[bool]) -> Iterator[None]:
     """Set up after the fixtures of wider scope, torn down after those of the test."""
     if SESSION is None:
         yield
         return
+    if not _settling:  # what was prepared for the whole file may have ended something
+        leaks.settle(SESSION.directory)
+        _settling.append(True)
     before = leaks.snapshot(SESSION.directory)
     yield
     left = leaks.wait_for(before, SESSION.directory)
