@@ -6,13 +6,14 @@ dependencies, networks the stack no longer names. A stack only ever touches what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 
 from hawse_agent.errors import Conflict, InputError
 from hawse_agent.plan.differences import container_changes, file_diff, port_text, resource_changes
 from hawse_agent.plan.observed import ObservedContainer, ObservedHost, ObservedNetwork
 from hawse_agent.plan.operations import Change, Operation
+from hawse_agent.spec import partners
 from hawse_agent.spec.container import ContainerSpec, PortMap, Resources
 from hawse_agent.spec.host import LABEL_STACK, ImageSource, StackSpec
 from hawse_agent.spec.network import NetworkSpec
@@ -198,6 +199,7 @@ def _containers(item: str, spec: StackSpec, seen: ObservedHost) -> list[Operatio
         if n.name in seen.networks and _network_changes(seen.networks[n.name], n)
     }
     operations: list[Operation] = []
+    named = _names(seen)
     new: set[str] = set()
     """Containers: who shares something of theirs shares it with the old ones until he is new, too."""
     for wanted in dependency_order(spec.containers):
@@ -210,46 +212,31 @@ def _containers(item: str, spec: StackSpec, seen: ObservedHost) -> list[Operatio
             continue
         if _owner(existing) != spec.name:
             raise Conflict(f"a container named {wanted.name} exists and does not belong to stack {spec.name}")
-        operations += (of_it := _container(item, wanted, existing, images, seen, new_networks, new))
+        operations += (of_it := _container(item, wanted, existing, images, seen, new_networks, new, named))
         if any(operation.action == "recreate" for operation in of_it):
             new.add(wanted.name)
     return operations
 
 
-def _by_name(spec: ContainerSpec, seen: ObservedHost) -> ContainerSpec:
-    """With the names that others have now in place of their ids, of which records are made; one that is gone
-    keeps its id, and is not the one whose name is wanted."""
+def _names(seen: ObservedHost) -> Callable[[str], str]:
+    """What the others are called now, of whose ids records are made; one that is gone keeps its id, and is
+    not the one whose name is wanted."""
     names = {container.record.id: name for name, container in seen.containers.items()}
 
     def named(reference: str) -> str:
         if reference in seen.containers:
             return reference
+        if reference in names:
+            return names[reference]
         found = [name for identity, name in names.items() if identity.startswith(reference)]
         return found[0] if len(found) == 1 else reference
 
-    def mode(given: str) -> str:
-        kind, _, other = given.partition(":")
-        return f"container:{named(other)}" if kind == "container" else given
-
-    def link(given: str) -> str:
-        other, _, alias = given.partition(":")
-        return f"{named(other)}:{alias or other}"
-
-    return replace(
-        spec,
-        network_mode=mode(spec.network_mode),
-        pid_mode=mode(spec.pid_mode),
-        ipc_mode=mode(spec.ipc_mode),
-        links=tuple(map(link, spec.links)),
-    )
+    return named
 
 
 def _shares(spec: ContainerSpec) -> Iterable[tuple[str, str]]:
     """Fields by which it depends on one very container, each with that container's name."""
-    for name in ("network_mode", "pid_mode", "ipc_mode"):
-        kind, _, other = getattr(spec, name).partition(":")
-        if kind == "container":
-            yield name, other
+    yield from partners.joined(spec)
     for entry in spec.volumes_from:
         yield "volumes_from", entry.partition(":")[0]
 
@@ -262,8 +249,9 @@ def _container(
     seen: ObservedHost,
     new_networks: set[str],
     new: set[str],
+    named: Callable[[str], str],
 ) -> list[Operation]:
-    current, wanted = _by_name(existing.record.spec, seen), _by_name(wanted, seen)
+    current, wanted = (partners.renamed(spec, named) for spec in (existing.record.spec, wanted))
     changes = [*container_changes(current, wanted), *_image_change(wanted, existing, images, seen)]
     changes += [
         Change(field="network", old=e.network, new=f"{e.network} (new)")

@@ -7,10 +7,12 @@ Hosts that cannot reach a registry get them from here: `send` and stacks send wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,9 +94,39 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME[:TAG|@DIGEST]")
 
 
+@contextlib.contextmanager
+def _telling(context: Context, *, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows what is told of a transfer between a registry and here, unless it shall be quiet."""
+    from hawse.report.messages import plain
+
+    with context.console.layers(["here"]) as board:
+
+        def show(message: dict[str, Any]) -> None:
+            if quiet:
+                return
+            if board is not None:
+                board.message("here", message)
+            else:
+                context.stdout.write(plain(message))
+
+        yield show
+
+
+def _of_here(
+    run: Callable[[Context, argparse.Namespace], int], instead: str
+) -> Callable[[Context, argparse.Namespace], int]:
+    """A verb that is about images held here: -H would be ignored, and so is refused."""
+
+    def checked(context: Context, options: argparse.Namespace) -> int:
+        if context.options.hosts:
+            raise InputError("this is about images held here, not on hosts", hint=instead)
+        return run(context, options)
+
+    return checked
+
+
 def _pull(context: Context, options: argparse.Namespace) -> int:
     from hawse.images.pull import pull
-    from hawse.report.messages import Message, plain
     from hawse_agent.distribution import manifest, reference
     from hawse_agent.distribution.credentials import NOBODY
 
@@ -105,16 +137,7 @@ def _pull(context: Context, options: argparse.Namespace) -> int:
     for text in options.names:
         name = reference.parse(text)
         credentials = context.registries.get(name.registry) or NOBODY
-        with context.console.layers(["here"]) as board:
-
-            def show(message: Message) -> None:
-                if options.quiet:
-                    return
-                if board is not None:
-                    board.message("here", message)
-                else:
-                    context.stdout.write(plain(message))
-
+        with _telling(context, quiet=options.quiet) as show:
             pull(
                 context.registry_client,
                 context.images,
@@ -134,25 +157,13 @@ def _push_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _push(context: Context, options: argparse.Namespace) -> int:
     from hawse.images.push import push
-    from hawse.report.messages import Message, plain
     from hawse_agent.distribution import reference
     from hawse_agent.distribution.credentials import NOBODY
 
-    if context.options.hosts:
-        raise InputError("image push is about images held here", hint="hawse -H PATTERN push")
     for text in options.names:
         name = reference.parse(text)
         credentials = context.registries.get(name.registry) or NOBODY
-        with context.console.layers(["here"]) as board:
-
-            def show(message: Message) -> None:
-                if options.quiet:
-                    return
-                if board is not None:
-                    board.message("here", message)
-                else:
-                    context.stdout.write(plain(message))
-
+        with _telling(context, quiet=options.quiet) as show:
             digest = push(context.registry_client, context.images, name, credentials, progress=show)
         context.print(f"{name.name}@{digest}")
     return 0
@@ -373,26 +384,31 @@ VERBS = (
         name="image pull",
         help="fetch an image from a registry, to be held here",
         arguments=_pull_arguments,
-        run=_pull,
+        run=_of_here(_pull, "hawse -H PATTERN pull"),
     ),
     Verb(
         name="image push",
         help="bring an image held here to its registry",
         arguments=_push_arguments,
-        run=_push,
+        run=_of_here(_push, "hawse -H PATTERN push"),
     ),
     Verb(
         name="image import",
         help="make an image out of an archive or a root tar",
         arguments=_import_arguments,
-        run=_import,
+        run=_of_here(_import, "hawse -H PATTERN import"),
     ),
-    Verb(name="image load", help="hold the images of an archive", arguments=_load_arguments, run=_load),
+    Verb(
+        name="image load",
+        help="hold the images of an archive",
+        arguments=_load_arguments,
+        run=_of_here(_load, "hawse -H PATTERN load"),
+    ),
     Verb(
         name="image save",
         help="write images held here as an archive",
         arguments=_save_arguments,
-        run=_save,
+        run=_of_here(_save, "hawse -H PATTERN save"),
     ),
     Verb(
         name="image inspect",

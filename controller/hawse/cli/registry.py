@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hawse.cli import lists
@@ -26,48 +26,59 @@ from hawse_agent.errors import HawseError, HostRefused, InputError
 Messages = Iterable[Mapping[str, Any]]
 
 
-def _pull(context: Context, options: argparse.Namespace) -> int:
-    given: Given = options.given
-    [name] = operands(given, "pull", "NAME[:TAG|@DIGEST]")
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What `pull` and `push` have in common."""
+
+    repository: str
+    tag: str
+    """Empty for all of them."""
+    shown: str
+    """What a quiet one says at its end."""
+    quiet: bool
+    headers: Mapping[str, str]
+
+
+def _asked(context: Context, given: Given, name: str) -> _Asked:
     repository, tag = split(name)
     every, quiet = given.options.get("all-tags", False), given.options.get("quiet", False)
     if every and tag:
         raise InputError("tag can't be used with --all-tags/-a")
-    full = canonical(name)
     if not tag and not every:
         tag = "latest"
         if not quiet:
             context.print(f"Using default tag: {tag}")
-    headers = authorization(context, full)
+    full = canonical(name)
+    return _Asked(
+        repository=repository,
+        tag=tag,
+        shown=full.rpartition(":")[0] if every else full,
+        quiet=quiet,
+        headers=authorization(context, full),
+    )
+
+
+def _pull(context: Context, options: argparse.Namespace) -> int:
+    given: Given = options.given
+    asked = _asked(context, given, operands(given, "pull", "NAME[:TAG|@DIGEST]")[0])
     platform = given.options.get("platform", "")
-    ended = full.rpartition(":")[0] if every else full
     return follow(
         context,
-        lambda agent: agent.pull_image(repository, tag, platform=platform, headers=headers),
-        quiet=quiet,
-        ended=ended,
+        lambda agent: agent.pull_image(asked.repository, asked.tag, platform=platform, headers=asked.headers),
+        quiet=asked.quiet,
+        ended=asked.shown,
     )
 
 
 def _push(context: Context, options: argparse.Namespace) -> int:
     given: Given = options.given
-    [name] = operands(given, "push", "NAME[:TAG]")
-    repository, tag = split(name)
-    every, quiet = given.options.get("all-tags", False), given.options.get("quiet", False)
-    if every and tag:
-        raise InputError("tag can't be used with --all-tags/-a")
-    full = canonical(name)
-    if not tag and not every:
-        tag = "latest"
-        if not quiet:
-            context.print(f"Using default tag: {tag}")
-    headers = authorization(context, full)
-    path, query = f"{DOCKER}/images/{repository}/push", {"tag": tag} if tag else {}
+    asked = _asked(context, given, operands(given, "push", "NAME[:TAG]")[0])
+    path, query = f"{DOCKER}/images/{asked.repository}/push", {"tag": asked.tag} if asked.tag else {}
     return follow(
         context,
-        lambda agent: agent.messages("POST", path, query=query, headers=headers),
-        quiet=quiet,
-        ended=(full.rpartition(":")[0] if every else full) if quiet else "",
+        lambda agent: agent.messages("POST", path, query=query, headers=asked.headers),
+        quiet=asked.quiet,
+        ended=asked.shown if asked.quiet else "",
     )
 
 

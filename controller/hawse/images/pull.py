@@ -5,12 +5,9 @@ What has come of a blob is kept when the connection or this process ends; the ne
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from collections.abc import Sequence
 
+from hawse.images.sidebyside import Progress, Transfer
 from hawse.images.store import ImageStore, StoredImage, platform_of
 from hawse_agent.distribution import manifest
 from hawse_agent.distribution.credentials import NOBODY, Credentials
@@ -18,12 +15,8 @@ from hawse_agent.distribution.documents import parse_json
 from hawse_agent.distribution.manifest import Descriptor, Platform
 from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client, Found, Repository
-from hawse_agent.errors import HostRefused, InputError, NotFound, NotSupported
+from hawse_agent.errors import InputError, NotFound, NotSupported
 
-Progress = Callable[[dict[str, Any]], None]
-"""Hears what Docker's clients show."""
-
-_PROGRESS_SECONDS = 0.2
 _MOST_PLATFORMS = 64
 
 
@@ -106,35 +99,17 @@ def _fetch(
     progress: Progress = lambda message: None,
 ) -> None:
     """Those that are not here, so many at a time. The first failure stops all; what has come stays."""
-    lock, stop = threading.Lock(), threading.Event()
-
-    def tell(blob: Descriptor, status: str, **detail: int) -> None:
-        with lock:
-            progress({"status": status, "progressDetail": detail, "id": blob.digest[7:19]})
+    transfer = Transfer(repository, progress)
 
     def fetch(blob: Descriptor) -> None:
         with store.receiving(blob.digest, blob.size) as writer:
-            shown = 0.0
             for piece in repository.blob(blob, writer.size) if writer is not None else ():
                 assert writer is not None
                 writer.write(piece)
-                if stop.is_set():
-                    raise HostRefused("the pull was stopped")
-                if time.monotonic() - shown > _PROGRESS_SECONDS:
-                    shown = time.monotonic()
-                    tell(blob, "Downloading", current=writer.size, total=blob.size)
-        tell(blob, "Pull complete")
+                transfer.moved(blob, "Downloading", writer.size)
+        transfer.tell(blob, "Pull complete")
 
     missing = [blob for blob in blobs if not store.has(blob.digest)]
     for blob in blobs:
-        tell(blob, "Pulling fs layer" if blob in missing else "Already exists")
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="pull") as pool:
-        futures = [pool.submit(fetch, blob) for blob in missing]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # Ctrl-C, too
-            stop.set()
-            repository.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
+        transfer.tell(blob, "Pulling fs layer" if blob in missing else "Already exists")
+    transfer.run(fetch, missing, parallel)

@@ -7,12 +7,9 @@ the name    the index, or the only manifest
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from hawse.images.sidebyside import Progress, Transfer
 from hawse.images.store import ImageStore
 from hawse_agent.distribution import manifest
 from hawse_agent.distribution.credentials import NOBODY, Credentials
@@ -20,12 +17,7 @@ from hawse_agent.distribution.documents import parse_json
 from hawse_agent.distribution.manifest import Descriptor
 from hawse_agent.distribution.reference import Reference
 from hawse_agent.distribution.registry import Client, Document, Repository, Upload
-from hawse_agent.errors import HostRefused, InputError
-
-Progress = Callable[[dict[str, Any]], None]
-"""Hears what Docker's clients show."""
-
-_PROGRESS_SECONDS = 0.2
+from hawse_agent.errors import InputError
 
 
 def push(
@@ -83,42 +75,23 @@ def _send(
     progress: Progress = lambda message: None,
 ) -> None:
     """Those that are not there, so many at a time. The first failure stops all."""
-    lock, stop = threading.Lock(), threading.Event()
-
-    def tell(blob: Descriptor, status: str, **detail: int) -> None:
-        with lock:
-            progress({"status": status, "progressDetail": detail, "id": blob.digest[7:19]})
+    transfer = Transfer(repository, progress)
 
     def send(blob: Descriptor) -> None:
         if repository.blob_size(blob.digest) is not None:
-            tell(blob, "Layer already exists")
+            transfer.tell(blob, "Layer already exists")
             return
-        shown = 0.0
 
         def pieces(offset: int) -> Iterator[bytes]:
-            nonlocal shown
             for piece in store.chunks(blob.digest, offset):
-                if stop.is_set():
-                    raise HostRefused("the push was stopped")
                 yield piece
                 offset += len(piece)
-                if time.monotonic() - shown > _PROGRESS_SECONDS:
-                    shown = time.monotonic()
-                    tell(blob, "Pushing", current=offset, total=blob.size)
+                transfer.moved(blob, "Pushing", offset)
 
         size = store.size(blob.digest)
         repository.upload(Upload(open=pieces, size=size, digest=lambda: blob.digest))
-        tell(blob, "Pushed")
+        transfer.tell(blob, "Pushed")
 
     for blob in blobs:
-        tell(blob, "Preparing")
-    with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="push") as pool:
-        futures = [pool.submit(send, blob) for blob in blobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:  # Ctrl-C, too
-            stop.set()
-            repository.stop()
-            pool.shutdown(cancel_futures=True)
-            raise
+        transfer.tell(blob, "Preparing")
+    transfer.run(send, blobs, parallel)

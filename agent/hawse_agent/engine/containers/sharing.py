@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hawse_agent.engine import resolve
@@ -16,6 +15,7 @@ from hawse_agent.engine.settings import Settings
 from hawse_agent.errors import Conflict, InputError, NotFound
 from hawse_agent.paths import Paths
 from hawse_agent.runtime.ids import Ids
+from hawse_agent.spec import partners
 from hawse_agent.spec.container import ContainerSpec
 from hawse_agent.spec.records import ContainerRecord, IdRange
 
@@ -32,22 +32,7 @@ class Sharing:
     def pinned(self, spec: ContainerSpec) -> ContainerSpec:
         """With ids for the containers that it joins or is linked to, whose names may be others' one day.
         Raises NotFound."""
-
-        def mode(given: str) -> str:
-            kind, _, other = given.partition(":")
-            return f"container:{self._register.record(other).id}" if kind == "container" else given
-
-        def link(given: str) -> str:
-            name, _, alias = given.partition(":")
-            return f"{self._register.record(name).id}:{alias or name}"
-
-        return replace(
-            spec,
-            network_mode=mode(spec.network_mode),
-            pid_mode=mode(spec.pid_mode),
-            ipc_mode=mode(spec.ipc_mode),
-            links=tuple(map(link, spec.links)),
-        )
+        return partners.renamed(spec, lambda reference: self._register.record(reference).id)
 
     def namespaces(self, spec: ContainerSpec) -> resolve.Namespaces:
         return resolve.Namespaces(
@@ -55,7 +40,7 @@ class Sharing:
             pid=self._namespace(spec.pid_mode),
             ipc=self._ipc_namespace(spec.ipc_mode),
             uts=self._namespace(spec.uts_mode),
-            user=self._namespace(f"container:{others[0]}" if (others := _joined(spec)) else ""),
+            user=self._namespace(f"container:{others[0][1]}" if (others := partners.joined(spec)) else ""),
         )
 
     def _network_namespace(self, spec: ContainerSpec) -> str:
@@ -100,7 +85,7 @@ class Sharing:
         ordered: dict[str, None] = {}
 
         def add(record: ContainerRecord, waiting: tuple[str, ...] = ()) -> None:
-            for reference in _joined(record.spec):
+            for _, reference in partners.joined(record.spec):
                 with contextlib.suppress(NotFound, Conflict):  # it cannot start, and says so
                     donor = self._register.record(reference)
                     if donor.id in wanted and donor.id not in waiting:
@@ -113,7 +98,7 @@ class Sharing:
 
     def has_own_ids(self, spec: ContainerSpec) -> bool:
         """Whether it gets a user namespace; raises InputError for what does not go with one, as Docker."""
-        others = [self._register.record(other) for other in _joined(spec)]
+        others = [self._register.record(other) for _, other in partners.joined(spec)]
         wanted = spec.userns_mode or self._settings.userns.default
         if others and not spec.userns_mode:  # as the one with whom it shares
             wanted = "auto" if others[0].ids is not None else "host"
@@ -150,7 +135,7 @@ class Sharing:
 
     def find_ids(self, record: ContainerRecord) -> IdRange:
         """Who shares a namespace shares its owner, too."""
-        others = [self._register.record(other) for other in _joined(record.spec)]
+        others = [self._register.record(other) for _, other in partners.joined(record.spec)]
         if not others:
             directory = self._paths.container(record.id)
             return self._ids.keep(record.ids, directory) if record.ids else self._ids.take(directory)
@@ -176,9 +161,3 @@ class Sharing:
         rest = [other.id for other, _ in self._register.all() if other.ids == record.ids]
         heir = next((self._paths.container(other) for other in rest if other != record.id), None)
         self._ids.give_back(record.ids, self._paths.container(record.id), heir)
-
-
-def _joined(spec: ContainerSpec) -> list[str]:
-    """Containers whose namespaces it shares."""
-    modes = (spec.network_mode, spec.pid_mode, spec.ipc_mode, spec.uts_mode)
-    return [mode.partition(":")[2] for mode in modes if mode.startswith("container:")]

@@ -109,6 +109,12 @@ def test_refused(capsys: pytest.CaptureFixture[str], words: str, message: str) -
     assert message in refused(capsys, *shlex.split(words))
 
 
+@pytest.mark.parametrize("words", ["pull x", "push x", "import x.tar", "load -i x.tar", "save x -o x.tar"])
+def test_verbs_about_images_held_here_take_no_hosts(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    said = refused(capsys, "-H", "web", "image", *words.split())
+    assert "held here" in said and f"hawse -H PATTERN {words.split()[0]}" in said
+
+
 def test_an_agent_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["ps"]) == 4
     assert capsys.readouterr().err.startswith(f"hawse: no agent at {tmp_path / 'no.sock'}: ")
