@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import agent as agents
-from tests.support import busybox, isolation, leaks, registries
+from tests.support import busybox, isolation, registries
 from tests.support.agent import AgentUnderTest
 from tests.support.registries import DebianRegistry
 
@@ -25,7 +25,6 @@ def daemon() -> Iterator[AgentUnderTest]:
         daemon.client.networks.create("warm")
         daemon.client.containers.run(agents.BUSYBOX, "true", network="warm", remove=True)
         daemon.clear()
-        leaks.settle(session.directory)
         yield daemon
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.support import busybox, isolation, leaks
+from tests.support import busybox, isolation
 from tests.support.agent import BUSYBOX, AgentUnderTest
 from tests.support.cli import hawse, same
 
@@ -30,9 +30,6 @@ def populated(daemon: AgentUnderTest) -> Iterator[AgentUnderTest]:
     )
     docker("create", "--name", "made", "-v", "/anonymous", BUSYBOX, "true")
     docker("run", "--name", "ended", BUSYBOX, "sh", "-c", "exit 3", code=3)
-    session = isolation.current()
-    assert session is not None
-    leaks.settle(session.directory)
     yield daemon
     daemon.clear()
 

@@ -133,19 +133,22 @@ def _prune(context: Context, options: argparse.Namespace) -> int:
     if options.volumes and "until" in filters:
         raise InputError('the "until" filter is not supported with "--volumes"')
     places = context.places()
-    if not options.force and not confirmed(context, _warnings(options), filters, places):
+    left = set() if options.volumes else {"volumes"}
+    if filters.keys() & {"label", "label!"}:
+        left.add("build")  # it has no labels by which it could be chosen
+    if not options.force and not confirmed(context, _warnings(options, left), filters, places):
         raise HostRefused("the prune has been cancelled")
-    kinds = [kind for kind in _KINDS if options.volumes or kind != "volumes"]
+    kinds = [kind for kind in _KINDS if kind not in left]
     return prune(context, places, kinds, filters, every=options.all)
 
 
-def _warnings(options: argparse.Namespace) -> list[str]:
+def _warnings(options: argparse.Namespace, left: set[str]) -> list[str]:
     return [
         "all stopped containers",
         "all networks not used by at least one container",
         *(["all anonymous volumes not used by at least one container"] if options.volumes else []),
         ALL_IMAGES if options.all else DANGLING_IMAGES,
-        "all build cache" if options.all else "unused build cache",
+        *([] if "build" in left else ["all build cache" if options.all else "unused build cache"]),
     ]
 
 

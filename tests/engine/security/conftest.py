@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support import agent as agents
-from tests.support import isolation, leaks, probes
+from tests.support import isolation, probes
 from tests.support.agent import AgentUnderTest
 
 
@@ -21,5 +21,4 @@ def daemon() -> Iterator[AgentUnderTest]:
         daemon.client.networks.create("warm")
         daemon.client.containers.run(agents.BUSYBOX, "true", network="warm", remove=True)
         daemon.clear()
-        leaks.settle(session.directory)
         yield daemon
